@@ -1,0 +1,26 @@
+package depsprime
+
+import (
+	_ "github.com/alecthomas/kong"
+	_ "github.com/creack/pty"
+	_ "github.com/coder/websocket"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/google/martian/v3"
+	_ "github.com/google/martian/v3/fifo"
+	_ "github.com/google/martian/v3/mitm"
+	_ "github.com/miekg/dns"
+	_ "github.com/pelletier/go-toml/v2"
+	_ "github.com/pelletier/go-toml/v2/unstable"
+	_ "github.com/pkg/sftp"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/vishvananda/netlink"
+	_ "github.com/cavaliergopher/cpio"
+	_ "golang.org/x/crypto/ssh"
+	_ "golang.org/x/crypto/ssh/knownhosts"
+	_ "golang.org/x/net/http2"
+	_ "golang.org/x/net/idna"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "golang.org/x/term"
+	_ "golang.org/x/time/rate"
+)
