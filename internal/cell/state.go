@@ -32,8 +32,8 @@ type State struct {
 	Applied string `json:"applied,omitempty"`
 	// Provisioned is the digest of the steps last completed in the agent's
 	// present disk, "" when a provisioning is due.
-	Provisioned string `json:"provisioned,omitempty"`
-	LastError *LastError `json:"lastError,omitempty"`
+	Provisioned string     `json:"provisioned,omitempty"`
+	LastError   *LastError `json:"lastError,omitempty"`
 }
 
 // LastError is the last failure of a command that changed the instance.
