@@ -48,14 +48,7 @@ type Lab struct {
 // New builds the lab, or skips the test with the reason where that is not possible.
 func New(tb testing.TB) *Lab {
 	tb.Helper()
-	if os.Geteuid() != 0 {
-		tb.Skip("network namespaces need root")
-	}
-	for _, tool := range []string{"ip", "nft"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			tb.Skipf("%s is not installed (apt-get install iproute2 nftables)", tool)
-		}
-	}
+	requireRoot(tb, "ip", "nft", "setpriv")
 	dir, err := os.MkdirTemp("", "rootcell-lab-")
 	if err != nil {
 		tb.Fatal(err)
@@ -81,10 +74,32 @@ func New(tb testing.TB) *Lab {
 	return lab
 }
 
+// NewHost builds a single host that has the address and no link to anything: for tests whose machines reach the far side
+// through the user-mode network of a process that runs in it. It skips the test with the reason where that is not possible.
+func NewHost(tb testing.TB, addr string) *Namespace {
+	tb.Helper()
+	requireRoot(tb, "ip")
+	ns := newNamespace(tb, fmt.Sprintf("rch%d", os.Getpid()))
+	run(tb, "ip", "-n", ns.Name, "addr", "add", addr+"/32", "dev", "lo")
+	return ns
+}
+
 // AddInternetAddr gives the far side another address, by which the firewall can reach it.
 func (l *Lab) AddInternetAddr(tb testing.TB, addr string) {
 	tb.Helper()
 	run(tb, "ip", "-n", l.Internet.Name, "addr", "add", addr, "dev", "eth0")
+}
+
+func requireRoot(tb testing.TB, tools ...string) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		tb.Skip("network namespaces need root")
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			tb.Skipf("%s is not installed (apt-get install iproute2 nftables util-linux)", tool)
+		}
+	}
 }
 
 func newNamespace(tb testing.TB, name string) *Namespace {

@@ -34,7 +34,8 @@ type Sighting struct {
 // World is everything beyond the firewall: an authoritative resolver, TLS origins under a private root and an SSH
 // banner. It records what it sees and is safe for concurrent use.
 type World struct {
-	lab   *Lab
+	ns    *Namespace
+	addr  string
 	Roots string // PEM of the private root that signs every origin
 
 	mu        sync.Mutex
@@ -47,11 +48,11 @@ type World struct {
 	leaves   sync.Map // name -> *tls.Certificate
 }
 
-// NewWorld starts the far side on the lab's internet host: DNS on udp and tcp 53, TLS on 443, an SSH banner on 22 and
-// recorders on ports that nothing may ever reach.
-func NewWorld(tb testing.TB, lab *Lab) *World {
+// NewWorld starts the far side in a namespace that has the address: DNS on udp and tcp 53, TLS on 443, an SSH banner on
+// 22 and recorders on ports that nothing may ever reach.
+func NewWorld(tb testing.TB, ns *Namespace, addr string) *World {
 	tb.Helper()
-	w := &World{lab: lab, zone: map[string][]dns.RR{}, handlers: map[string]http.Handler{}}
+	w := &World{ns: ns, addr: addr, zone: map[string][]dns.RR{}, handlers: map[string]http.Handler{}}
 	w.makeRoot(tb)
 	w.serveDNS(tb)
 	w.serveTLS(tb)
@@ -65,11 +66,11 @@ func NewWorld(tb testing.TB, lab *Lab) *World {
 	return w
 }
 
-// Host adds a name with addresses (the internet host's own where none are given) and what its TLS origin answers.
+// Host adds a name with addresses (the world's own where none are given) and what its TLS origin answers.
 func (w *World) Host(tb testing.TB, name string, handler http.Handler, addrs ...string) {
 	tb.Helper()
 	if len(addrs) == 0 {
-		addrs = []string{InternetAddr}
+		addrs = []string{w.addr}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -185,11 +186,11 @@ func (w *World) Leaf(name string) (*tls.Certificate, error) {
 
 func (w *World) serveDNS(tb testing.TB) {
 	tb.Helper()
-	pc, err := w.lab.Internet.ListenPacket("udp4", InternetAddr+":53")
+	pc, err := w.ns.ListenPacket("udp4", w.addr+":53")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	ln, err := w.lab.Internet.Listen("tcp4", InternetAddr+":53")
+	ln, err := w.ns.Listen("tcp4", w.addr+":53")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -226,7 +227,7 @@ func (w *World) serveDNS(tb testing.TB) {
 
 func (w *World) serveTLS(tb testing.TB) {
 	tb.Helper()
-	ln, err := w.lab.Internet.Listen("tcp4", "0.0.0.0:443")
+	ln, err := w.ns.Listen("tcp4", "0.0.0.0:443")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -281,7 +282,7 @@ func (w *World) record(tb testing.TB, network, port string) {
 		w.accept(tb, port, func(c net.Conn) { w.saw("tcp", port, c.RemoteAddr().String()) })
 		return
 	}
-	pc, err := w.lab.Internet.ListenPacket("udp4", "0.0.0.0:"+port)
+	pc, err := w.ns.ListenPacket("udp4", "0.0.0.0:"+port)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -300,7 +301,7 @@ func (w *World) record(tb testing.TB, network, port string) {
 
 func (w *World) accept(tb testing.TB, port string, serve func(net.Conn)) {
 	tb.Helper()
-	ln, err := w.lab.Internet.Listen("tcp4", "0.0.0.0:"+port)
+	ln, err := w.ns.Listen("tcp4", "0.0.0.0:"+port)
 	if err != nil {
 		tb.Fatal(err)
 	}
