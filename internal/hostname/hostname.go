@@ -103,7 +103,7 @@ func checkLabel(label string) string {
 		case c == '_':
 			return "it has an underscore, which host names do not have"
 		case c == ':':
-			return "it has a colon; a port or an IPv6 address is not part of a name"
+			return "it has a colon, and neither a port nor an IPv6 address is part of a name"
 		case c == '@':
 			return "it has an '@'; a user is not part of a name"
 		case c >= 0x80:

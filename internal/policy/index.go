@@ -17,10 +17,8 @@ type index struct {
 }
 
 type entry struct {
-	pattern Pattern
-	path    *Path
-	where   string
-	order   int // position in the list
+	Rule
+	order int // position in the list
 }
 
 // none comes after every entry and stands for "no entry yet".
@@ -29,7 +27,7 @@ var none = &entry{order: math.MaxInt}
 func newIndex(rules []Rule) *index {
 	ix := &index{count: len(rules), exact: make(map[string][]entry, len(rules)), tails: make(map[string][]entry)}
 	for order, r := range rules {
-		e := entry{pattern: r.Host, path: r.Path, where: r.Where, order: order}
+		e := entry{Rule: r, order: order}
 		switch {
 		case r.Host.form == formExact:
 			ix.exact[r.Host.text] = append(ix.exact[r.Host.text], e)
@@ -50,7 +48,7 @@ func (ix *index) each(host string, f func(*entry)) {
 	}
 	call := func(list []entry) {
 		for i := range list {
-			if list[i].pattern.matchText(host) {
+			if list[i].Host.matchText(host) {
 				f(&list[i])
 			}
 		}

@@ -45,8 +45,9 @@ const (
 // String returns the normal form of what was parsed.
 func (p Pattern) String() string { return p.text }
 
-// Exact returns the name and true when the pattern stands for that name alone.
-func (p Pattern) Exact() (string, bool) { return p.text, p.form == formExact }
+// Tail returns the literal labels at the end of the pattern: the whole of an
+// exact name or suffix, and the empty string when the pattern has none.
+func (p Pattern) Tail() string { return p.tail }
 
 // ParseSuffix reads the pattern of a DNS rule: a name that covers itself and
 // everything below it, or a lone `*` for every name. Errors are *PatternError.

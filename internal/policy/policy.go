@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/rootcell-ai/rootcell/internal/hostname"
@@ -100,7 +102,7 @@ func (p *Policy) host(kind Kind, name hostname.Name) Decision {
 	if best == none {
 		return Deny(NoRule)
 	}
-	return Decision{Allow: true, Rule: best.where}
+	return Decision{Allow: true, Rule: best.Where}
 }
 
 // PathScoped reports whether a path rule applies to the host, so that requests
@@ -111,7 +113,7 @@ func (p *Policy) PathScoped(name hostname.Name) bool {
 		return false
 	}
 	scoped := false
-	ix.each(name.String(), func(e *entry) { scoped = scoped || e.path != nil })
+	ix.each(name.String(), func(e *entry) { scoped = scoped || e.Path != nil })
 	return scoped
 }
 
@@ -130,7 +132,7 @@ func (p *Policy) HTTPS(r Request) Decision {
 	open, scoped, allowed := none, none, none
 	ix.each(r.Host.String(), func(e *entry) {
 		switch {
-		case e.path == nil:
+		case e.Path == nil:
 			if e.order < open.order {
 				open = e
 			}
@@ -138,7 +140,7 @@ func (p *Policy) HTTPS(r Request) Decision {
 		case e.order < scoped.order:
 			scoped = e
 		}
-		if e.order < allowed.order && e.path.Match(r.Method, r.Target) {
+		if e.order < allowed.order && e.Path.Match(r.Method, r.Target) {
 			allowed = e
 		}
 	})
@@ -146,15 +148,32 @@ func (p *Policy) HTTPS(r Request) Decision {
 	case scoped == none && open == none:
 		return Deny(NoRule)
 	case scoped == none:
-		return Decision{Allow: true, Rule: open.where}
+		return Decision{Allow: true, Rule: open.Where}
 	// Invariant: where paths decide, a path has one reading
 	// (TestAmbiguousTargetsAreDeniedWherePathsDecide).
 	case AmbiguousTarget(r.Target):
-		return Decision{Reason: AmbiguousPath, Rule: scoped.where}
+		return Decision{Reason: AmbiguousPath, Rule: scoped.Where}
 	case allowed == none:
-		return Decision{Reason: PathRule, Rule: scoped.where}
+		return Decision{Reason: PathRule, Rule: scoped.Where}
 	}
-	return Decision{Allow: true, Rule: allowed.where}
+	return Decision{Allow: true, Rule: allowed.Where}
+}
+
+// Matching returns the rules whose host matches name, in file order, whatever
+// they decide: what a person who wonders about a verdict wants to see.
+func (p *Policy) Matching(kind Kind, name hostname.Name) []Rule {
+	ix := p.index(kind)
+	if ix == nil {
+		return nil
+	}
+	var found []*entry
+	ix.each(name.String(), func(e *entry) { found = append(found, e) })
+	slices.SortFunc(found, func(a, b *entry) int { return cmp.Compare(a.order, b.order) })
+	rules := make([]Rule, len(found))
+	for i, e := range found {
+		rules[i] = e.Rule
+	}
+	return rules
 }
 
 // isToken implements `token` of RFC 9110, 5.6.2. Methods are case-sensitive.
