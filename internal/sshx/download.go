@@ -230,4 +230,3 @@ func remotePath(p string) string {
 	}
 	return path.Clean(strings.TrimPrefix(p, "~/"))
 }
-

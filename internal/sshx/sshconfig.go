@@ -40,10 +40,10 @@ func KnownHosts(instance string, firewall, agent ssh.PublicKey) string {
 		AgentAlias(instance) + " " + PublicLine(agent, "") + "\n"
 }
 
-// Config is the ssh_config text with the aliases rootcell-firewall and
+// OpenSSHConfig is the ssh_config text with the aliases rootcell-firewall and
 // rootcell-agent, and for this instance alone rootcell-firewall-INSTANCE and
 // rootcell-agent-INSTANCE. It works with `ssh -F` and included in ~/.ssh/config.
-func Config(o ConfigOptions) (string, error) {
+func OpenSSHConfig(o ConfigOptions) (string, error) {
 	identity, err := quotePath(o.IdentityFile)
 	if err != nil {
 		return "", err
