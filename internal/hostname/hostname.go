@@ -105,7 +105,7 @@ func checkLabel(label string) string {
 		case c == ':':
 			return "it has a colon, and neither a port nor an IPv6 address is part of a name"
 		case c == '@':
-			return "it has an '@'; a user is not part of a name"
+			return "it has an '@', and a user is not part of a name"
 		case c >= 0x80:
 			return "it is not ASCII"
 		default:

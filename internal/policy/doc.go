@@ -36,7 +36,7 @@
 //	api.github.com        api.github.com alone
 //	*.github.com          api.github.com; not github.com, not a.b.github.com
 //	**.github.com         api.github.com, a.b.github.com; not github.com
-//	api-*.example.com     api-eu.example.com, api-.example.com
+//	api-*.example.com     api-eu.example.com, api--1.example.com; not api.example.com
 //	bedrock-runtime.*.amazonaws.com
 //	**                    every host
 //

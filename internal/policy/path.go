@@ -11,7 +11,7 @@ const (
 	// maxPathSource is the longest regex of a path rule, in bytes.
 	maxPathSource = 2048
 	// maxPathProgram is the most instructions one regex may compile to. The
-	// firewall has little memory, and `(a{1000}){1000}` is short.
+	// firewall has little memory, and `(abcdefghijk){1000}` is short.
 	maxPathProgram = 10_000
 )
 

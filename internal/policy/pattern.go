@@ -93,27 +93,28 @@ func ParseGlob(s string) (Pattern, error) {
 		}
 		return Pattern{text: name.String(), tail: name.String(), form: formExact}, nil
 	}
-	if s == "**" {
-		return Pattern{text: s, form: formAll}, nil
+	switch strings.TrimSuffix(s, ".") {
+	case "**":
+		return Pattern{text: "**", form: formAll}, nil
+	case "*":
+		return Pattern{}, &PatternError{Input: s, Why: "\"*\" is one label, and no host has a single label",
+			Hint: "write \"**\" for every host"}
 	}
-	if e := checkStars(s); e != nil {
-		return Pattern{}, e
+	if err := checkStars(s); err != nil {
+		return Pattern{}, err
 	}
-	text, e := normaliseGlob(s)
-	if e != nil {
-		return Pattern{}, e
+	text, err := normaliseGlob(s)
+	if err != nil {
+		return Pattern{}, err
 	}
-	if e := checkBareSuffix(s, text); e != nil {
-		return Pattern{}, e
+	if err := checkBareSuffix(s, text); err != nil {
+		return Pattern{}, err
 	}
 	return Pattern{text: text, tail: literalTail(text), form: formGlob}, nil
 }
 
 func checkStars(s string) error {
 	switch {
-	case s == "*":
-		return &PatternError{Input: s, Why: "\"*\" is one label, and no host has a single label",
-			Hint: "write \"**\" for every host"}
 	case strings.Contains(s, "***"):
 		return &PatternError{Input: s, Why: "it has more than two stars in a row",
 			Hint: "\"*\" stays inside a label and \"**\" crosses dots"}

@@ -3,8 +3,6 @@ package policy
 import (
 	"fmt"
 	"strings"
-
-	"github.com/rootcell-ai/rootcell/internal/hostname"
 )
 
 // normalForm guesses the host a person meant by a URL, an authority, an
@@ -25,18 +23,9 @@ func normalForm(s string) string {
 	if host == s {
 		return ""
 	}
-	if strings.Contains(host, "*") {
-		if checkStars(host) != nil {
-			return ""
-		}
-		if text, err := normaliseGlob(host); err == nil {
-			return fmt.Sprintf("write %q", text)
-		}
-		return ""
-	}
-	name, err := hostname.ParseUser(host)
+	p, err := ParseGlob(host)
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("write %q", name)
+	return fmt.Sprintf("write %q", p)
 }
