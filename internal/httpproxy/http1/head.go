@@ -29,6 +29,8 @@ var (
 	ErrTooLarge = errors.New("header section over the limit")
 	// ErrNotHTTP means that the first line is no HTTP at all.
 	ErrNotHTTP = errors.New("no HTTP")
+	// ErrTunnel means an upgrade to anything but a valid WebSocket.
+	ErrTunnel = errors.New("upgrade that is no WebSocket handshake")
 	// ErrVersion means a version other than HTTP/1.0 and HTTP/1.1.
 	ErrVersion = errors.New("unsupported HTTP version")
 )

@@ -170,7 +170,7 @@ func (r *Request) parseConnection() error {
 	}
 	protocol, n := r.Get("Upgrade")
 	if _, settings := r.Get("HTTP2-Settings"); settings > 0 {
-		return malformed("upgrade to cleartext HTTP/2")
+		return ErrTunnel
 	}
 	if n == 0 && !upgrade {
 		return nil
@@ -187,7 +187,7 @@ func (r *Request) parseWebSocket(protocol string, announced bool) error {
 		r.Method == "GET" && r.Minor == 1 && r.Framing == NoBody &&
 		keys == 1 && versions == 1 && version == "13" && err == nil && len(nonce) == 16
 	if !valid {
-		return malformed("upgrade to %q that is no WebSocket handshake", protocol)
+		return ErrTunnel
 	}
 	r.WebSocket = key
 	return nil
