@@ -108,8 +108,11 @@ func (p *Pipeline) Judge(req *http.Request) (err error) {
 	}
 	err = p.group.ModifyRequest(req)
 	var denial *deny.Error
-	if err == nil || errors.As(err, &denial) {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &denial):
+		return denial
 	}
 	return deny.For(policy.BadPolicy, fmt.Sprintf("a check broke down: %v", err))
 }

@@ -1,0 +1,99 @@
+package httpproxy
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/rootcell-ai/rootcell/internal/httpproxy/deny"
+	"github.com/rootcell-ai/rootcell/internal/httpproxy/http1"
+)
+
+type bodySource = *bufio.Reader
+
+// headFirst sends a head together with the first bytes of its body.
+type headFirst struct {
+	w       io.Writer
+	head    []byte
+	written int64
+}
+
+func (h *headFirst) Write(p []byte) (int, error) {
+	if h.head == nil {
+		n, err := h.w.Write(p)
+		h.written += int64(n)
+		return n, err
+	}
+	head := h.head
+	h.head = nil
+	n, err := h.w.Write(append(head[:len(head):len(head)], p...))
+	h.written += int64(n)
+	return max(0, n-len(head)), err
+}
+
+// flush sends the head if no body has come.
+func (h *headFirst) flush() error {
+	if h.head == nil {
+		return nil
+	}
+	n, err := h.w.Write(h.head)
+	h.head = nil
+	h.written += int64(n)
+	return err
+}
+
+// stallWriter gives up on a server that takes nothing for too long.
+type stallWriter struct {
+	up       *upstreamConn
+	patience time.Duration
+}
+
+func (w stallWriter) Write(p []byte) (int, error) {
+	_ = w.up.SetWriteDeadline(time.Now().Add(w.patience))
+	return w.up.Write(p)
+}
+
+// tunnel relays a WebSocket after its handshake until both directions are
+// closed. A closing alert closes one direction, anything else ends both.
+func (x *exchange) tunnel(res *http1.Response, up *upstreamConn) {
+	s := x.s
+	defer up.close()
+	if _, err := s.client.Write(res.Raw); err != nil {
+		return
+	}
+	var wg sync.WaitGroup
+	var sent, got int64
+	wg.Go(func() {
+		var err error
+		sent, err = relay(up.Conn, s.br)
+		if err != nil {
+			x.abandon()
+			_ = s.raw.Close()
+		}
+	})
+	got, err := relay(s.client, up.br)
+	if err != nil {
+		x.abandon()
+		_ = s.raw.Close()
+	}
+	wg.Wait()
+	x.out.up, x.out.down = x.sent.Load()+sent, got+int64(len(res.Raw))
+	if d := x.revoked.Load(); d != nil {
+		x.out.denial = &deny.Error{Decision: *d}
+	}
+}
+
+// relay copies until the clean end of src and passes that end on.
+func relay(dst *tls.Conn, src *bufio.Reader) (int64, error) {
+	n, err := http1.CopyBody(dst, src, http1.CloseBody, 0, http1.Limits{})
+	if err != nil {
+		return n, err
+	}
+	if err := dst.CloseWrite(); err != nil && !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	return n, nil
+}
