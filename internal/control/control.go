@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rootcell-ai/rootcell/internal/policy"
 )
 
 // Version is the schema version of every message. It grows only when a field
@@ -27,13 +29,6 @@ const (
 	VerbLog    = "log"    // answers with any number of Response.Event
 	VerbGrant  = "grant"  // answers with Response.Reload
 	VerbRevoke = "revoke" // answers with Response.Reload
-)
-
-// Kinds of rules, as in policy.Kind.
-const (
-	KindDNS   = "dns"
-	KindHTTPS = "https"
-	KindSSH   = "ssh"
 )
 
 // Limits of a request.
@@ -50,7 +45,7 @@ type Request struct {
 	Version int    `json:"version"`
 	Verb    string `json:"verb"`
 
-	// Kind and Line are the rule of grant and revoke: a kind of rule and a line as it
+	// Kind and Line are the rule of grant and revoke: a policy.Kind and a line as it
 	// would stand in that kind's file.
 	Kind string `json:"kind,omitempty"`
 	Line string `json:"line,omitempty"`
@@ -147,7 +142,7 @@ func (r Request) validateRevoke() error {
 }
 
 func (r Request) validateRule() error {
-	if !slices.Contains([]string{KindDNS, KindHTTPS, KindSSH}, r.Kind) {
+	if !slices.Contains(policy.Kinds(), policy.Kind(r.Kind)) {
 		return fmt.Errorf("reading a control request: unknown kind %q; use dns, https or ssh", r.Kind)
 	}
 	if strings.TrimSpace(r.Line) == "" || len(r.Line) > MaxLine {

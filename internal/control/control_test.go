@@ -23,8 +23,8 @@ func TestValidateAccepts(t *testing.T) {
 		"a status":                   {Version: 1, Verb: VerbStatus},
 		"the whole log":              {Version: 1, Verb: VerbLog},
 		"a narrow log":               {Version: 1, Verb: VerbLog, Follow: true, Denied: true, Host: "a.test", Since: time.Unix(1, 0), Limit: 5},
-		"a grant":                    {Version: 1, Verb: VerbGrant, Kind: KindHTTPS, Line: "a.test GET /x\t y", For: "30m"},
-		"a revocation":               {Version: 1, Verb: VerbRevoke, Kind: KindDNS, Line: "a.test"},
+		"a grant":                    {Version: 1, Verb: VerbGrant, Kind: "https", Line: "a.test GET /x\t y", For: "30m"},
+		"a revocation":               {Version: 1, Verb: VerbRevoke, Kind: "dns", Line: "a.test"},
 		"a revocation of everything": {Version: 1, Verb: VerbRevoke, All: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -36,7 +36,7 @@ func TestValidateAccepts(t *testing.T) {
 }
 
 func TestValidateRefuses(t *testing.T) {
-	grant := Request{Version: 1, Verb: VerbGrant, Kind: KindHTTPS, Line: "a.test", For: "30m"}
+	grant := Request{Version: 1, Verb: VerbGrant, Kind: "https", Line: "a.test", For: "30m"}
 	with := func(change func(*Request)) Request {
 		r := grant
 		change(&r)
@@ -64,7 +64,7 @@ func TestValidateRefuses(t *testing.T) {
 		"a grant that ended":           {with(func(r *Request) { r.For = "-5m" }), "between"},
 		"a grant for ever":             {with(func(r *Request) { r.For = "100000h" }), "between"},
 		"an overlong rule":             {with(func(r *Request) { r.Line = strings.Repeat("a", MaxLine+1) }), "must have 1 to"},
-		"a revocation of rule and all": {Request{Version: 1, Verb: VerbRevoke, All: true, Kind: KindDNS, Line: "a.test"}, "not both"},
+		"a revocation of rule and all": {Request{Version: 1, Verb: VerbRevoke, All: true, Kind: "dns", Line: "a.test"}, "not both"},
 		"a revocation of nothing":      {Request{Version: 1, Verb: VerbRevoke}, "unknown kind"},
 		"a log of negative length":     {Request{Version: 1, Verb: VerbLog, Limit: -1}, "number of events"},
 		"a log without measure":        {Request{Version: 1, Verb: VerbLog, Limit: MaxLog + 1}, "number of events"},
@@ -146,14 +146,14 @@ func TestClientAsksAndReads(t *testing.T) {
 		asked = request
 		_ = Write(conn, Response{Version: Version, Reload: &want, End: true})
 	})
-	got, err := client.Grant(t.Context(), KindDNS, "a.test", 30*time.Minute)
+	got, err := client.Grant(t.Context(), "dns", "a.test", 30*time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(Request{Version: 1, Verb: VerbGrant, Kind: KindDNS, Line: "a.test", For: "30m0s"}, asked); diff != "" {
+	if diff := cmp.Diff(Request{Version: 1, Verb: VerbGrant, Kind: "dns", Line: "a.test", For: "30m0s"}, asked); diff != "" {
 		t.Error(diff)
 	}
 }
