@@ -42,7 +42,8 @@
 // agent keeps booting what its disk was made from, Status says so
 // ([MachineStatus].Outdated), and ResetAgent followed by Apply takes the new one.
 // A larger DiskBytes grows the disk at the agent's next start; a smaller one
-// waits for ResetAgent. The firewall keeps nothing but its log disk and always
+// waits for ResetAgent. The firewall keeps nothing but its log disk, which stays as
+// large as it was made, and otherwise always
 // follows the Spec.
 //
 // [Machine].Config is made available to the guest at each start. A Config that

@@ -161,12 +161,17 @@ func (p *Provider) steps(spec provider.Spec) []provider.Step {
 	return steps
 }
 
-// effective is what a machine would be started with: the agent keeps the image
-// its disk was made from, and a Config counts by its hash.
+// effective is what a machine would be started with: disks stay what they are,
+// the agent keeps the image its disk was made from, and a Config counts by its
+// hash.
 func (m *machine) effective(role provider.Role, want provider.Machine) provider.Machine {
 	want.ConfigHash = want.EffectiveConfigHash()
 	want.Config = nil
-	if role == provider.RoleAgent && m.disk != nil {
+	switch {
+	case m.disk == nil:
+	case role == provider.RoleFirewall:
+		want.DiskBytes = m.disk.DiskBytes
+	default:
 		if m.outdated(want) {
 			want.Image, want.Kernel, want.Initrd = m.disk.Image, m.disk.Kernel, m.disk.Initrd
 		}
