@@ -18,7 +18,6 @@ import (
 // span is the place of one key and its value in a document, as byte offsets.
 type span struct {
 	key, value, end int
-	scalar          bool // the value is neither an array nor an inline table
 }
 
 // document is one parsed file.
@@ -27,7 +26,9 @@ type document struct {
 	text   []byte
 	values map[string]any
 	spans  map[string]span // by dotted path; arrays have path[i] too
-	tables map[string]int  // offset of the header of each [table]
+	tables map[string]int  // offset of the name in the header of each [table]
+	// headers are the offsets of all of them and of [[arrays]], in order.
+	headers []int
 }
 
 // maxFileBytes bounds a configuration file; real ones have a few KiB.
@@ -58,6 +59,7 @@ func parse(name string, text []byte) (*document, *Problem) {
 			path, first, _ := dotted(node.Key())
 			table = path
 			doc.note(path, span{key: first, value: first, end: first})
+			doc.headers = append(doc.headers, first)
 			if node.Kind == unstable.Table {
 				doc.tables[path] = first
 			}
@@ -76,8 +78,7 @@ func (d *document) keyValue(table string, node *unstable.Node) {
 		value++
 	}
 	full := join(table, path)
-	kind := node.Value().Kind
-	d.note(full, span{key: first, value: value, end: end, scalar: kind != unstable.Array && kind != unstable.InlineTable})
+	d.note(full, span{key: first, value: value, end: end})
 	d.nested(full, node.Value(), value)
 }
 

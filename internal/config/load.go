@@ -285,6 +285,14 @@ func unknownKey(path string, known []string) *fault {
 	return faultf(hint, "the key %q is unknown", path)
 }
 
+// suggestKey is the hint for a dotted name that is none of Keys.
+func suggestKey(path string) string {
+	if suggestion, ok := nearest.To(path, Keys()); ok {
+		return fmt.Sprintf("did you mean %q?", suggestion)
+	}
+	return "rootcell.toml of the project shows them all"
+}
+
 func (l *loader) environment(environ []string) {
 	variables := map[string]string{}
 	for _, entry := range environ {
@@ -306,8 +314,7 @@ func (l *loader) overrides(overrides []Override) {
 			l.override(*k, o.Value, Origin{Source: Flag, Name: o.Flag})
 			continue
 		}
-		f := unknownKey(o.Key, Keys())
-		l.problems = append(l.problems, Problem{File: o.Flag, What: f.what, Hint: f.hint})
+		l.problems = append(l.problems, Problem{File: o.Flag, What: fmt.Sprintf("the key %q is unknown", o.Key), Hint: suggestKey(o.Key)})
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/rootcell-ai/rootcell/internal/hostname"
 )
 
 // Kinds of secret providers. All but kindCommand work under their own name
@@ -94,7 +96,7 @@ func readBroker(path string, v any, report report) (*Broker, bool) {
 		return nil, false
 	}
 	host, _ := table["host"].(string)
-	name, err := hostName(host)
+	name, err := hostname.ParseUser(host)
 	if err != nil {
 		report(join(path, "host"), faultf(`write the one host that gets the secret, e.g. "api.github.com"`, "%q is no host name", host))
 		return nil, false
@@ -107,7 +109,7 @@ func readBroker(path string, v any, report report) (*Broker, bool) {
 		report(join(path, "header"), faultf(`write for instance "authorization" or "x-api-key"`, "%q is no header name", header))
 		return nil, false
 	}
-	return &Broker{Host: name, Header: strings.ToLower(header)}, true
+	return &Broker{Host: name.String(), Header: strings.ToLower(header)}, true
 }
 
 // readProviders checks the [secret_providers] table.
@@ -208,14 +210,4 @@ func asTable(v any, path string, report report) (map[string]any, bool) {
 		report(path, wrongType(v, "a table"))
 	}
 	return table, ok
-}
-
-var hostPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]([a-z0-9-]*[a-z0-9])?$`)
-
-func hostName(s string) (string, error) {
-	name := strings.ToLower(strings.TrimSuffix(s, "."))
-	if len(name) > 253 || !hostPattern.MatchString(name) {
-		return "", fmt.Errorf("%q is no host name", s)
-	}
-	return name, nil
 }
