@@ -119,7 +119,7 @@ func newRule(kind policy.Kind, host, path string) (policy.Rule, error) {
 	if path != "" {
 		line = host + " " + path
 	}
-	if strings.ContainsAny(host, " \t#") || strings.ContainsAny(line, "\r\n") || strings.HasPrefix(path, "#") {
+	if f := splitLine(line); f.host != host || f.rest != path || strings.ContainsAny(line, "\r\n"+bom) {
 		return policy.Rule{}, fmt.Errorf("reading %s: it is not one rule; write one host, and for HTTPS a regex after it", quote(line))
 	}
 	rule, problems := ParseLine(kind, "rule", line)
