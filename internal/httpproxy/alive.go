@@ -14,7 +14,7 @@ func (u *upstreamConn) usable(generation uint64) bool {
 	if u.dead.Load() || u.generation != generation || u.br.Buffered() > 0 {
 		return false
 	}
-	sc, ok := u.NetConn().(syscall.Conn)
+	sc, ok := u.link.Conn.(syscall.Conn)
 	if !ok {
 		return true
 	}

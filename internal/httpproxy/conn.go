@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -271,6 +272,12 @@ func (c *conn) refuseHello(denial *deny.Error, alert byte) {
 		_, _ = c.raw.Write([]byte{21, 3, 3, 0, 2, 2, alert})
 	}
 	c.recordRefusal(denial, c.hello.ServerName)
+}
+
+// silent reports whether a denied request gets no answer: in the style "reset",
+// except where it is the server that is at fault.
+func (s *Server) silent(denial *deny.Error) bool {
+	return s.cfg.DenyStyle == Reset && denial.StatusCode() != http.StatusBadGateway
 }
 
 func limitDenial(detail string) *deny.Error { return deny.For(policy.Limit, detail) }

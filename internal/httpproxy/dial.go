@@ -21,6 +21,7 @@ const httpsPort = 443
 // upstreamConn is a verified connection to the server of a name.
 type upstreamConn struct {
 	*tls.Conn
+	link       *upstreamLink
 	br         *bufio.Reader
 	address    string
 	protocol   string // protoH1 or protoH2
@@ -33,7 +34,26 @@ type upstreamConn struct {
 // close ends the connection at once, without a goodbye: safe from any goroutine.
 func (u *upstreamConn) close() {
 	u.dead.Store(true)
-	_ = u.NetConn().Close()
+	_ = u.link.Conn.Close()
+}
+
+// saidGoodbye reports whether the end of the server's side, once read, came with
+// the closing alert of TLS. Without one it may be a cut.
+func (u *upstreamConn) saidGoodbye() bool { return !u.link.ended.Load() }
+
+// upstreamLink lies under the server's TLS. crypto/tls does not tell a closing
+// alert from the bare end of the connection; having had to read that end does.
+type upstreamLink struct {
+	net.Conn
+	ended atomic.Bool
+}
+
+func (l *upstreamLink) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if err != nil {
+		l.ended.Store(true)
+	}
+	return n, err
 }
 
 // dial opens a connection to the name's own addresses.
@@ -48,7 +68,8 @@ func (s *Server) dial(ctx context.Context, name hostname.Name, protocols []strin
 	if err != nil {
 		return nil, err
 	}
-	c := tls.Client(raw, &tls.Config{
+	link := &upstreamLink{Conn: raw}
+	c := tls.Client(link, &tls.Config{
 		ServerName: name.String(), RootCAs: s.cfg.Roots, NextProtos: protocols,
 		MinVersion: tls.VersionTLS12, ClientSessionCache: s.pool.sessions,
 		DynamicRecordSizingDisabled: true,
@@ -58,7 +79,7 @@ func (s *Server) dial(ctx context.Context, name hostname.Name, protocols []strin
 		return nil, err
 	}
 	u := &upstreamConn{
-		Conn: c, address: raw.RemoteAddr().String(), protocol: c.ConnectionState().NegotiatedProtocol,
+		Conn: c, link: link, address: raw.RemoteAddr().String(), protocol: c.ConnectionState().NegotiatedProtocol,
 		generation: generation,
 	}
 	if u.protocol != protoH2 {

@@ -28,6 +28,7 @@ type exchange struct {
 	mu   sync.Mutex
 	up   *upstreamConn // guarded by mu
 	gone bool          // abandoned; guarded by mu
+	bad  error         // what is wrong with the body the client sent; guarded by mu
 	sent atomic.Int64
 }
 
@@ -213,6 +214,9 @@ func (x *exchange) sendBody(src bodySource) error {
 	if err != nil && !errors.Is(err, http1.ErrWrite) {
 		// The client's fault: the server must not wait for the rest, nor take what
 		// came for a whole.
+		x.mu.Lock()
+		x.bad = err
+		x.mu.Unlock()
 		x.abandon()
 	}
 	return err
@@ -233,7 +237,7 @@ func (x *exchange) pass(res *http1.Response, up *upstreamConn) (more bool) {
 	if err == nil {
 		err = w.flush()
 	}
-	if err != nil {
+	if err != nil || res.Framing == http1.CloseBody && !up.saidGoodbye() {
 		return x.cut(up)
 	}
 	bodySent := x.bodySent()
@@ -287,10 +291,12 @@ func (x *exchange) failed(err error, up *upstreamConn) (more bool) {
 	if d := x.revoked.Load(); d != nil {
 		x.out.denial = &deny.Error{Decision: *d}
 	}
-	bodyErr := x.bodyError()
+	x.mu.Lock()
+	bad := x.bad
+	x.mu.Unlock()
 	switch {
-	case errors.Is(bodyErr, http1.ErrMalformed), errors.Is(bodyErr, http1.ErrTooLarge):
-		x.out.denial = deny.For(policy.Malformed, "the request body: "+bodyErr.Error())
+	case errors.Is(bad, http1.ErrMalformed), errors.Is(bad, http1.ErrTooLarge):
+		x.out.denial = deny.For(policy.Malformed, "the request body: "+bad.Error())
 	case x.abandoned():
 		_ = x.s.raw.Close()
 		return false
@@ -300,16 +306,6 @@ func (x *exchange) failed(err error, up *upstreamConn) (more bool) {
 	x.s.reply(&x.out, x.req, x.out.denial, true)
 	x.s.linger()
 	return false
-}
-
-// bodyError returns why the body was not sent whole, nil when that is not known.
-func (x *exchange) bodyError() error {
-	select {
-	case err := <-x.bodyDone:
-		return err
-	default:
-		return nil
-	}
 }
 
 // answerDenial says what is wrong with a server that was reached (up is set) or not.

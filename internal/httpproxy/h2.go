@@ -101,7 +101,11 @@ type stream struct {
 }
 
 func (s *stream) deny(r *http.Request, denial *deny.Error, last bool) {
-	s.out.denial, s.out.status = denial, denial.StatusCode()
+	s.out.denial = denial
+	if s.conn.srv.silent(denial) {
+		panic(http.ErrAbortHandler) // RST_STREAM
+	}
+	s.out.status = denial.StatusCode()
 	kind, body := denial.Body(s.conn.srv.cfg.Instance, deny.Request{
 		Host: s.conn.name.String(), Method: r.Method, Target: r.RequestURI, Accept: r.Header.Get("Accept"),
 	})
@@ -136,7 +140,7 @@ func (s *stream) forward(ctx context.Context, r *http.Request) {
 	}
 	delete(h, "Alt-Svc")
 	// Present without a value: net/http2 must not add what the server did not say.
-	for _, k := range []string{"Date", "Content-Type"} {
+	for _, k := range []string{"Date", "Content-Type", "Content-Length"} {
 		if _, ok := h[k]; !ok {
 			h[k] = nil
 		}

@@ -57,7 +57,7 @@ func (w stallWriter) Write(p []byte) (int, error) {
 }
 
 // tunnel relays a WebSocket after its handshake until both directions are
-// closed. A closing alert closes one direction, anything else ends both.
+// closed. A closing alert closes one direction; a FIN or a reset ends both.
 func (x *exchange) tunnel(res *http1.Response, up *upstreamConn) {
 	s := x.s
 	defer up.close()
@@ -65,20 +65,27 @@ func (x *exchange) tunnel(res *http1.Response, up *upstreamConn) {
 		return
 	}
 	var wg sync.WaitGroup
-	var sent, got int64
+	var sent int64
+	sentAll := make(chan struct{})
 	wg.Go(func() {
 		var err error
 		sent, err = relay(up.Conn, s.br)
-		if err != nil {
-			x.abandon()
-			_ = s.raw.Close()
+		close(sentAll)
+		if err == nil {
+			var b [1]byte
+			_, _ = s.raw.Read(b[:]) // until the FIN, or the end of the tunnel
 		}
+		x.abandon()
 	})
 	got, err := relay(s.client, up.br)
-	if err != nil {
-		x.abandon()
-		_ = s.raw.Close()
+	if err == nil && up.saidGoodbye() {
+		// The server is done; what the client still has to say is not waited for
+		// without end.
+		_ = s.raw.SetReadDeadline(time.Now().Add(s.srv.limits.Idle))
+		<-sentAll
 	}
+	x.abandon()
+	_ = s.raw.Close()
 	wg.Wait()
 	x.out.up, x.out.down = x.sent.Load()+sent, got+int64(len(res.Raw))
 	if d := x.revoked.Load(); d != nil {

@@ -138,6 +138,10 @@ func (s *session) refuse(req *http1.Request, err error, began time.Time) {
 
 // reply sends an answer of the proxy's own.
 func (s *session) reply(out *outcome, req *http1.Request, denial *deny.Error, last bool) {
+	if s.srv.silent(denial) {
+		reset(s.raw)
+		return
+	}
 	accept, _ := req.Get("Accept")
 	out.status = denial.StatusCode()
 	kind, body := denial.Body(s.srv.cfg.Instance, deny.Request{
