@@ -89,9 +89,19 @@ func (a *Authority) serve(proto string) dns.HandlerFunc {
 		default:
 		}
 		if r := handle(q); r != nil {
+			if proto == "udp" {
+				r.Truncate(udpSize(m))
+			}
 			_ = w.WriteMsg(r)
 		}
 	}
+}
+
+func udpSize(m *dns.Msg) int {
+	if opt := m.IsEdns0(); opt != nil {
+		return int(opt.UDPSize())
+	}
+	return dns.MinMsgSize
 }
 
 // Handle replaces the handler.

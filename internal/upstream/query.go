@@ -98,7 +98,10 @@ func (q *query) exact(wire []byte) bool {
 	return bytes.Equal(wire[headerLen:headerLen+len(q.question)], q.question)
 }
 
-func truncated(wire []byte) bool { return wire[2]&2 != 0 }
+// flagTC, in the third byte of a message, says that it is cut.
+const flagTC = 2
+
+func truncated(wire []byte) bool { return wire[2]&flagTC != 0 }
 
 // rejectsEDNS reports whether a response says that it is the OPT record which the
 // resolver did not understand (RFC 6891 section 7).

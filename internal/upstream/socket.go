@@ -137,7 +137,10 @@ func (s *socket) read() {
 			s.fail(err)
 			return
 		}
-		if n > maxUDP || !s.deliver(buf[:n]) {
+		if n > maxUDP {
+			buf[2] |= flagTC // longer than was offered, and perhaps than buf: ask again over TCP
+		}
+		if !s.deliver(buf[:n]) {
 			if forged++; forged == maxForged {
 				s.fail(errors.New("too many responses that answer nothing"))
 				return
