@@ -46,7 +46,14 @@ func FirewallSettings() []Setting {
 		{"fs/suid_dumpable", "0"},
 		{"vm/panic_on_oom", "0"},
 	}
-	for _, scope := range []string{"all", "default"} {
+	return append(settings, InterfaceSettings("all", "default")...)
+}
+
+// InterfaceSettings are the part of FirewallSettings that each interface has a
+// copy of. "all" and "default" are names too.
+func InterfaceSettings(names ...string) []Setting {
+	var settings []Setting
+	for _, scope := range names {
 		v4, v6 := "net/ipv4/conf/"+scope+"/", "net/ipv6/conf/"+scope+"/"
 		settings = append(settings,
 			Setting{v4 + "forwarding", "0"},
@@ -200,4 +207,14 @@ func up(name string) error {
 		return fmt.Errorf("bringing %q up: %w", name, err)
 	}
 	return nil
+}
+
+// AgentSettings turn IPv6 off, which nothing on the link speaks. They are
+// comfort, not boundary: root in the agent can change them, and the firewall
+// does not rely on them.
+func AgentSettings() []Setting {
+	return []Setting{
+		{"net/ipv6/conf/all/disable_ipv6", "1"},
+		{"net/ipv6/conf/default/disable_ipv6", "1"},
+	}
 }
