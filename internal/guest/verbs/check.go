@@ -4,17 +4,26 @@ package verbs
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/rootcell-ai/rootcell/internal/control"
+	"github.com/rootcell-ai/rootcell/internal/policy"
+	"github.com/rootcell-ai/rootcell/internal/policyfile"
 )
 
-var ruleFiles = []string{"allowed-dns.txt", "allowed-https.txt", "allowed-ssh.txt"}
-
-// checkRuleFile refuses names that are not a rule file's.
+// checkRuleFile parses a rule file as the daemon will. Warnings pass.
 func checkRuleFile(name, text string) ([]control.Problem, error) {
-	if !slices.Contains(ruleFiles, name) {
-		return nil, fmt.Errorf("%q is not one of %q", name, ruleFiles)
+	for _, kind := range policy.Kinds() {
+		if policyfile.FileName(kind) != name {
+			continue
+		}
+		_, found := policyfile.Parse(kind, name, []byte(text))
+		var problems []control.Problem
+		for _, p := range found.Errors() {
+			problems = append(problems, control.Problem{
+				Kind: string(kind), File: p.File, Line: p.Line, Column: p.Column, What: p.What, Hint: p.Hint,
+			})
+		}
+		return problems, nil
 	}
-	return nil, nil
+	return nil, fmt.Errorf("%q is not the name of a rule file", name)
 }
