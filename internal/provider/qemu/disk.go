@@ -43,13 +43,13 @@ func (s *session) ensureAgentDisk(ctx context.Context, want provider.Machine) er
 		}
 		m.Disk = &disk{Bytes: size}
 	}
-	for _, suffix := range []string{"base", "kernel", "initrd"} {
+	for _, suffix := range []string{"base", "kernel"} {
 		if _, err := os.Stat(s.dir.path(file(provider.RoleAgent, suffix))); err != nil {
 			return fmt.Errorf("opening what the agent's disk was made from: %w; put the image back, or run `rootcell reset` for a fresh disk", err)
 		}
 	}
 	if m.Disk.From == sourceOf(want) {
-		if err := s.dir.pin(want.Initrd, file(provider.RoleAgent, "initrd")); err != nil {
+		if err := s.dir.pinBoot(provider.RoleAgent, want); err != nil {
 			return err
 		}
 	}
@@ -66,12 +66,13 @@ func (s *session) ensureAgentDisk(ctx context.Context, want provider.Machine) er
 
 func (s *session) makeAgentDisk(ctx context.Context, want provider.Machine) error {
 	overlay := diskFile(provider.RoleAgent)
-	for _, f := range []struct{ from, suffix string }{{want.Image, "base"}, {want.Kernel, "kernel"}, {want.Initrd, "initrd"}} {
-		if err := s.dir.pin(f.from, file(provider.RoleAgent, f.suffix)); err != nil {
-			return err
-		}
-	}
 	base := file(provider.RoleAgent, "base")
+	if err := s.dir.pin(want.Image, base); err != nil {
+		return err
+	}
+	if err := s.dir.pinBoot(provider.RoleAgent, want); err != nil {
+		return err
+	}
 	size, format, err := imageInfo(ctx, s.dir.path(base))
 	if err != nil {
 		return err
@@ -94,8 +95,12 @@ func (s *session) makeAgentDisk(ctx context.Context, want provider.Machine) erro
 	return s.dir.rename(tmp, overlay)
 }
 
-// ensureFirewallDisk makes the firewall's log disk when there is none.
+// ensureFirewallDisk makes the firewall's log disk when there is none, and takes
+// the kernel and initrd of its next start.
 func (s *session) ensureFirewallDisk(ctx context.Context, want provider.Machine) error {
+	if err := s.dir.pinBoot(provider.RoleFirewall, want); err != nil {
+		return err
+	}
 	name := diskFile(provider.RoleFirewall)
 	if s.dir.exists(name) {
 		if s.st.Firewall.Disk == nil {
@@ -136,6 +141,17 @@ func (d dir) rename(from, to string) error {
 		return fmt.Errorf("putting %q in place: %w", d.path(to), err)
 	}
 	return nil
+}
+
+// pinBoot takes what a machine boots into the cell's directory.
+func (d dir) pinBoot(role provider.Role, want provider.Machine) error {
+	if err := d.pin(want.Kernel, file(role, "kernel")); err != nil {
+		return err
+	}
+	if want.Initrd == "" {
+		return d.remove(file(role, "initrd"))
+	}
+	return d.pin(want.Initrd, file(role, "initrd"))
 }
 
 // pin makes name in the directory the same file as path.

@@ -33,7 +33,7 @@ func probe(ctx context.Context, binary, arch, accel string) error {
 	}
 	defer os.RemoveAll(tmp)
 	image, args, good := probeImageAMD64(), []string{
-		"-machine", "q35,usb=off,smbus=off,sata=off,graphics=off", "-m", "16",
+		"-machine", "q35,usb=off,smbus=off,sata=off", "-m", "16",
 		"-device", "isa-debug-exit,iobase=0x501,iosize=4",
 	}, 85
 	if arch == "arm64" {
