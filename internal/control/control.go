@@ -37,6 +37,7 @@ const (
 	MaxGrant = 30 * 24 * time.Hour // longest life of a grant
 	MinGrant = time.Second         // shortest life of a grant
 	MaxLog   = 100_000             // largest Request.Limit
+	AllLog   = 10_000              // past events sent where Request.Limit is 0
 	maxHost  = 255
 )
 
@@ -57,7 +58,7 @@ type Request struct {
 	// Follow keeps log going until the connection ends.
 	Follow bool `json:"follow,omitempty"`
 	// Denied selects denials, Host one host; Since leaves out what is older; Limit is
-	// the most past events that are sent, the newest ones (0: all that are kept).
+	// the most past events that are sent, the newest ones (0: AllLog).
 	Denied bool      `json:"denied,omitempty"`
 	Host   string    `json:"host,omitempty"`
 	Since  time.Time `json:"since,omitzero"`

@@ -47,8 +47,12 @@ type Flows struct {
 // AuditStatus is the state of the audit log.
 type AuditStatus struct {
 	Path string `json:"path"`
-	// Dropped counts events that could not be written, since the start.
+	// Written and Dropped count events since the start: those in the file, and those
+	// that a full, failing or slow disk lost.
+	Written uint64 `json:"written"`
 	Dropped uint64 `json:"dropped"`
+	// Error is what the disk says, empty while writing works.
+	Error string `json:"error,omitempty"`
 }
 
 // MemoryStatus is the daemon's memory, in bytes.
@@ -71,7 +75,8 @@ type ReloadResult struct {
 	Generation uint64 `json:"generation"`
 	// Changed has an entry for each kind whose rules changed.
 	Changed map[string]Change `json:"changed"`
-	// Problems are the errors of files that were refused; their kinds are unchanged.
+	// Problems are what is wrong with the files on disk. A file with an error was
+	// refused and its kind is unchanged; a file with warnings only is in force.
 	Problems []Problem `json:"problems"`
 	// Revoked counts open connections that the new policy does not allow and that
 	// were closed.
@@ -84,8 +89,8 @@ type Change struct {
 	Removed []string `json:"removed"`
 }
 
-// Problem is one error of a rule file. Line and Column count from 1; 0 means the
-// file as a whole.
+// Problem is one error or warning of a rule file. Line and Column count from 1; 0
+// means the file as a whole.
 type Problem struct {
 	Kind   string `json:"kind"`
 	File   string `json:"file"`
@@ -93,4 +98,6 @@ type Problem struct {
 	Column int    `json:"column"`
 	What   string `json:"what"`
 	Hint   string `json:"hint,omitempty"`
+	// Warning marks a file that works, but perhaps not as it was meant.
+	Warning bool `json:"warning,omitempty"`
 }

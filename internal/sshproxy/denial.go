@@ -14,14 +14,16 @@ import (
 // list is the rule file that a denial points to.
 const list = "allowed-ssh.txt"
 
-// denial is the body of a refusal.
+// denial is the body of a refusal, with the same keys as the HTTPS side's.
 type denial struct {
-	Code    policy.Reason `json:"code"`
+	Denied  bool          `json:"denied"`
+	Reason  policy.Reason `json:"reason"`
+	Meaning string        `json:"meaning"`
+	Detail  string        `json:"detail"`
 	Kind    policy.Kind   `json:"kind"`
-	Host    string        `json:"host,omitempty"`
+	Host    string        `json:"host"`
 	List    string        `json:"list,omitempty"`
-	Message string        `json:"message"`
-	Run     string        `json:"run,omitempty"` // on the host
+	Command string        `json:"command,omitempty"` // on the host
 }
 
 // explain turns a policy's denial of host into a refusal.
@@ -36,20 +38,19 @@ func explain(host hostname.Name, reason policy.Reason) *refusal {
 // response renders a refusal. The message stands in the status line as well:
 // several proxy commands (nc, socat) show their user nothing else.
 func (r *refusal) response(instance string, wantJSON bool) []byte {
-	d := denial{Code: r.reason, Kind: policy.KindSSH, Host: r.host, Message: r.message}
+	d := denial{
+		Denied: true, Reason: r.reason, Meaning: r.reason.Meaning(), Detail: r.message,
+		Kind: policy.KindSSH, Host: r.host,
+	}
+	rootcell := "rootcell"
+	if instance != "" && instance != "default" {
+		rootcell += " -i " + instance
+	}
 	switch r.reason {
 	case policy.NoRule, policy.Revoked:
-		d.List = list
-		d.Run = "rootcell allow --ssh " + r.host
-		if instance != "default" {
-			d.Run = "rootcell -i " + instance + " allow --ssh " + r.host
-		}
+		d.List, d.Command = list, rootcell+" allow --ssh "+r.host
 	case policy.BadPolicy:
-		d.List = list
-		d.Run = "rootcell policy check"
-		if instance != "default" {
-			d.Run = "rootcell -i " + instance + " policy check"
-		}
+		d.List, d.Command = list, rootcell+" policy check"
 	}
 	contentType, body := "text/plain; charset=utf-8", d.text()
 	if wantJSON {
@@ -60,9 +61,9 @@ func (r *refusal) response(instance string, wantJSON bool) []byte {
 		}
 	}
 	var b strings.Builder
-	phrase := "rootcell: " + d.Message
-	if d.Run != "" {
-		phrase += "; on the host run: " + d.Run
+	phrase := "rootcell: " + d.Detail
+	if d.Command != "" {
+		phrase += "; on the host run: " + d.Command
 	}
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", r.status, printable(phrase))
 	fmt.Fprintf(&b, "Rootcell-Deny: %s\r\n", r.reason)
@@ -76,9 +77,9 @@ func (r *refusal) response(instance string, wantJSON bool) []byte {
 
 func (d denial) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "rootcell: %s (%s)\n", printable(d.Message), d.Code)
+	fmt.Fprintf(&b, "rootcell: %s (%s)\n", printable(d.Detail), d.Reason)
 	if d.List != "" {
-		fmt.Fprintf(&b, "The list that decides is %s. On the host, run:\n\n    %s\n", d.List, d.Run)
+		fmt.Fprintf(&b, "The list that decides is %s. On the host, run:\n\n    %s\n", d.List, d.Command)
 	}
 	return b.String()
 }

@@ -61,7 +61,12 @@ type Server struct {
 	conns   map[*session]struct{}
 	closing bool
 	wg      sync.WaitGroup
+
+	ended chan struct{} // closed by Shutdown
 }
+
+// acceptPause is the first pause after an error of accept; it doubles up to a second.
+const acceptPause = 5 * time.Millisecond
 
 // New returns a Server.
 func New(config Config) *Server {
@@ -70,7 +75,7 @@ func New(config Config) *Server {
 	orDefault(&config.BannerTimeout, DefaultBannerTimeout)
 	orDefault(&config.DialTimeout, DefaultDialTimeout)
 	orDefault(&config.IdleTimeout, DefaultIdleTimeout)
-	return &Server{config: config, conns: map[*session]struct{}{}}
+	return &Server{config: config, conns: map[*session]struct{}{}, ended: make(chan struct{})}
 }
 
 func orDefault[T int | time.Duration](value *T, fallback T) {
@@ -82,21 +87,29 @@ func orDefault[T int | time.Duration](value *T, fallback T) {
 // Open returns the number of connections being served.
 func (s *Server) Open() int { return int(s.open.Load()) }
 
-// Serve accepts connections until listener fails or Shutdown is called, and then
-// returns the listener's error or nil. It closes listener. A panic in a connection
-// ends that connection alone.
+// Serve accepts connections until listener is closed or Shutdown is called; then it
+// returns nil. Trouble with accepting, such as a lack of file descriptors, is logged
+// and tried again: a firewall that stops answering helps nobody. A panic in a
+// connection ends that connection alone.
 func (s *Server) Serve(listener net.Listener) error {
 	defer listener.Close()
+	pause := acceptPause
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.closing || errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || s.isClosing() {
 				return nil
 			}
-			return err
+			s.config.Log.Warn("accepting an SSH tunnel", "err", err)
+			select {
+			case <-time.After(pause):
+			case <-s.ended:
+				return nil
+			}
+			pause = min(2*pause, time.Second)
+			continue
 		}
+		pause = acceptPause
 		session := &session{server: s, client: conn, id: rand.Text()[:12], started: time.Now()}
 		if !s.add(session) {
 			conn.Close()
@@ -112,6 +125,12 @@ func (s *Server) Serve(listener net.Listener) error {
 			session.serve()
 		}()
 	}
+}
+
+func (s *Server) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
 }
 
 func (s *Server) add(session *session) bool {
@@ -141,7 +160,10 @@ func (s *Server) remove(session *session) {
 // ctx ends. The caller closes the listeners.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	s.closing = true
+	if !s.closing {
+		s.closing = true
+		close(s.ended)
+	}
 	for session := range s.conns {
 		session.close()
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -363,13 +364,14 @@ func TestRefusals(t *testing.T) {
 func TestDenialsExplainThemselves(t *testing.T) {
 	p := newProxy(t, func(c *Config) { c.Instance = "work" })
 	response, body := p.ask("CONNECT evil.test:22 HTTP/1.1\r\nHost: evil.test:22\r\nAccept: application/json\r\n\r\n")
-	want := denial{Code: policy.NoRule, Kind: policy.KindSSH, Host: "evil.test", List: "allowed-ssh.txt",
-		Message: "SSH to evil.test is not allowed", Run: "rootcell -i work allow --ssh evil.test"}
+	want := denial{Denied: true, Reason: policy.NoRule, Meaning: policy.NoRule.Meaning(), Kind: policy.KindSSH,
+		Host: "evil.test", List: "allowed-ssh.txt", Detail: "SSH to evil.test is not allowed",
+		Command: "rootcell -i work allow --ssh evil.test"}
 	var got denial
 	if err := json.Unmarshal([]byte(body), &got); err != nil || got != want {
 		t.Errorf("explained with %+v, %v, want %+v", got, err, want)
 	}
-	if !strings.Contains(response.Status, want.Run) {
+	if !strings.Contains(response.Status, want.Command) {
 		t.Errorf("the status line %q does not say what to run", response.Status)
 	}
 }
@@ -487,4 +489,57 @@ func TestConnectionsBeyondTheLimitAreToldSo(t *testing.T) {
 	}
 	send(t, client, "still")
 	expect(t, server, "still")
+}
+
+// flaky is a listener that runs out of file descriptors before each connection.
+type flaky struct {
+	net.Listener
+	failed bool
+}
+
+func (f *flaky) Accept() (net.Conn, error) {
+	if f.failed = !f.failed; f.failed {
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	return f.Listener.Accept()
+}
+
+func TestServingSurvivesALackOfFileDescriptors(t *testing.T) {
+	s := New(Config{Gate: enforce.New(), Dialer: newWorld(t), Audit: audit.Discard{}, Log: slog.New(slog.DiscardHandler)})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(&flaky{Listener: listener}) }()
+	for range 3 {
+		p := &proxy{Server: s, t: t, addr: listener.Addr().String()}
+		if response, _ := p.ask(connect); response.StatusCode != http.StatusForbidden {
+			t.Errorf("answered %s", response.Status)
+		}
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	listener.Close()
+	if err := <-done; err != nil {
+		t.Errorf("Serve = %v", err)
+	}
+}
+
+// panicking is a Dialer with a defect.
+type panicking struct{}
+
+func (panicking) Dial(context.Context, hostname.Name, uint16) (net.Conn, error) { panic("defect") }
+
+func TestAPanicEndsOneConnectionOnly(t *testing.T) {
+	p := newProxy(t, func(c *Config) { c.Dialer = panicking{} })
+	for range 2 {
+		if got, _ := io.ReadAll(p.dial(connect)); len(got) != 0 {
+			t.Errorf("answered %q", got)
+		}
+	}
+	if response, _ := p.ask("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"); response.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("answered %s", response.Status)
+	}
 }
