@@ -30,10 +30,14 @@ type State struct {
 	// Applied is the digest of the specification the machines were last
 	// brought to, "" when unknown.
 	Applied string `json:"applied,omitempty"`
+	// Configured is the digest of the configuration they were brought to.
+	Configured string `json:"configured,omitempty"`
 	// Provisioned is the digest of the steps last completed in the agent's
 	// present disk, "" when a provisioning is due.
-	Provisioned string     `json:"provisioned,omitempty"`
-	LastError   *LastError `json:"lastError,omitempty"`
+	Provisioned string `json:"provisioned,omitempty"`
+	// Images are the files of guest images that the machines may be using.
+	Images    []string   `json:"images,omitempty"`
+	LastError *LastError `json:"lastError,omitempty"`
 }
 
 // LastError is the last failure of a command that changed the instance.

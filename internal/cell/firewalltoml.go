@@ -1,0 +1,103 @@
+package cell
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/rootcell-ai/rootcell/internal/config"
+)
+
+// Paths inside the firewall guest, fixed between host and guest.
+const (
+	guestPolicyDir = "/var/lib/rootcell/policy"
+	guestCACert    = "/run/rootcell/ca.pem"
+	guestCAKey     = "/run/rootcell/ca.key"
+	guestControl   = "/run/rootcell/control.sock"
+	guestAudit     = "/var/log/rootcell/audit.jsonl"
+)
+
+// Ports of the daemon on the private link.
+const (
+	dnsPort     = 53
+	httpsPort   = 8081
+	connectPort = 8080
+)
+
+const auditMaxBytes = 64 << 20
+
+// firewallTOML is the daemon's configuration as the host writes it. The reader
+// is package firewall, which the host's program does not link.
+type firewallTOML struct {
+	Schema   int          `toml:"schema"`
+	Instance string       `toml:"instance"`
+	Listen   listenTOML   `toml:"listen"`
+	Policy   policyTOML   `toml:"policy"`
+	CA       caTOML       `toml:"ca"`
+	Upstream upstreamTOML `toml:"upstream"`
+	Audit    auditTOML    `toml:"audit"`
+}
+
+type listenTOML struct {
+	Interface string `toml:"interface"`
+	DNS       string `toml:"dns"`
+	HTTPS     string `toml:"https"`
+	Connect   string `toml:"connect"`
+	Control   string `toml:"control"`
+	Agent     string `toml:"agent"`
+}
+
+type policyTOML struct {
+	Dir          string   `toml:"dir"`
+	DenyStyle    string   `toml:"deny_style"`
+	AllowPrivate []string `toml:"allow_private"`
+}
+
+type caTOML struct {
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+}
+
+type upstreamTOML struct {
+	Resolvers     []string `toml:"resolvers"`
+	HostAddresses []string `toml:"host_addresses"`
+}
+
+type auditTOML struct {
+	Path     string `toml:"path"`
+	MaxBytes int64  `toml:"max_bytes"`
+}
+
+// renderFirewall is firewall.toml for an instance. own are the host's public
+// addresses, which the firewall must not reach.
+func renderFirewall(name string, cfg config.Config, s State, resolvers []netip.AddrPort, own []netip.Addr) (string, error) {
+	at := func(port uint16) string { return netip.AddrPortFrom(s.FirewallIP, port).String() }
+	doc := firewallTOML{
+		Schema:   1,
+		Instance: name,
+		Listen: listenTOML{
+			Interface: "cell",
+			DNS:       at(dnsPort), HTTPS: at(httpsPort), Connect: at(connectPort),
+			Control: guestControl,
+			Agent:   s.AgentIP.String(),
+		},
+		Policy:   policyTOML{Dir: guestPolicyDir, DenyStyle: cfg.Policy.DenyStyle, AllowPrivate: texts(cfg.Policy.AllowPrivate)},
+		CA:       caTOML{Cert: guestCACert, Key: guestCAKey},
+		Upstream: upstreamTOML{Resolvers: texts(resolvers), HostAddresses: texts(own)},
+		Audit:    auditTOML{Path: guestAudit, MaxBytes: auditMaxBytes},
+	}
+	text, err := toml.Marshal(doc)
+	if err != nil {
+		return "", fmt.Errorf("rendering firewall.toml: %w", err)
+	}
+	return string(text), nil
+}
+
+func texts[T fmt.Stringer](values []T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = v.String()
+	}
+	return out
+}
