@@ -91,7 +91,7 @@ func (s *session) serve(ctx context.Context) {
 
 // await waits for the first byte of the next request.
 func (s *session) await() bool {
-	if s.br.Buffered() > 0 && !s.running {
+	if !s.running && s.br.Buffered() > 0 {
 		return true
 	}
 	_ = s.raw.SetReadDeadline(time.Now().Add(s.srv.limits.Idle))

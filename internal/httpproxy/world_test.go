@@ -241,7 +241,9 @@ func (w *world) send(serverName, bytes string) (*http.Response, string) {
 	if _, err := io.WriteString(c, bytes); err != nil {
 		w.t.Fatal(err)
 	}
-	return readResponse(w.t, bufio.NewReader(c), "GET")
+	defer c.Close()
+	method, _, _ := strings.Cut(bytes, " ")
+	return readResponse(w.t, bufio.NewReader(c), method)
 }
 
 func readResponse(t *testing.T, br *bufio.Reader, method string) (*http.Response, string) {
@@ -398,4 +400,20 @@ type (
 func (w *world) wantAllowed(path string) audit.Event {
 	w.t.Helper()
 	return w.events.wait(w.t, "allowed for "+path, func(e audit.Event) bool { return e.Verdict == audit.Allow && e.Path == path })
+}
+
+func both12(w *world) map[string]*http.Client {
+	return map[string]*http.Client{"HTTP/1.1": w.client(), "HTTP/2": w.client2()}
+}
+
+func request(t *testing.T, method, url string, header ...string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	return req
 }

@@ -156,6 +156,9 @@ func (r *Request) parseConnection() error {
 			bad = token
 		}
 	})
+	if _, settings := r.Get("HTTP2-Settings"); settings > 0 {
+		return ErrTunnel // the upgrade to cleartext HTTP/2
+	}
 	if bad != "" {
 		return malformed("connection option %q", bad)
 	}
@@ -169,9 +172,6 @@ func (r *Request) parseConnection() error {
 		r.Continue = true
 	}
 	protocol, n := r.Get("Upgrade")
-	if _, settings := r.Get("HTTP2-Settings"); settings > 0 {
-		return ErrTunnel
-	}
 	if n == 0 && !upgrade {
 		return nil
 	}
