@@ -162,6 +162,18 @@ func (w *World) Leaf(name string) (*tls.Certificate, error) {
 	if c, ok := w.leaves.Load(name); ok {
 		return c.(*tls.Certificate), nil
 	}
+	return w.issue(name, time.Now().Add(time.Hour))
+}
+
+// Expire makes the name's origin present a certificate that ended a minute ago.
+func (w *World) Expire(tb testing.TB, name string) {
+	tb.Helper()
+	if _, err := w.issue(name, time.Now().Add(-time.Minute)); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func (w *World) issue(name string, notAfter time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -172,7 +184,7 @@ func (w *World) Leaf(name string) (*tls.Certificate, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: notAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, w.rootCert, &key.PublicKey, w.rootKey)

@@ -1,0 +1,167 @@
+//go:build linux
+
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootcell-ai/rootcell/internal/netlab"
+)
+
+func TestAllowedTrafficPasses(t *testing.T) {
+	c := newCell(t, netlab.Options{})
+	t.Run("curl over HTTP/1.1", func(t *testing.T) {
+		r := c.curl(t, "--http1.1", "https://ok.test.example/a/b?c=d")
+		if r.code != 0 || r.stdout != "ok.test.example GET /a/b?c=d\n" {
+			t.Errorf("got %+v", r)
+		}
+	})
+	t.Run("curl over HTTP/2", func(t *testing.T) {
+		r := c.curl(t, "--http2", "-w", "%{http_version}", "https://ok.test.example/x")
+		if r.code != 0 || r.stdout != "ok.test.example GET /x\n2" {
+			t.Errorf("got %+v", r)
+		}
+	})
+	t.Run("an upload", func(t *testing.T) {
+		r := c.agentInput(t, strings.Repeat("x", 1<<20), "curl", "-sS", "--cacert", c.daemon.CAFile, "--data-binary", "@-", "https://ok.test.example/up")
+		if r.code != 0 || len(r.stdout) < 1<<20 {
+			t.Errorf("exit %d, %d bytes came back: %s", r.code, len(r.stdout), r.stderr)
+		}
+	})
+	t.Run("dig over udp and tcp", func(t *testing.T) {
+		for _, flag := range []string{"+notcp", "+tcp"} {
+			if r := c.agent(t, "dig", flag, "+short", "@"+netlab.FirewallAddr, "ok.test.example"); r.stdout != netlab.InternetAddr+"\n" {
+				t.Errorf("dig %s: %+v", flag, r)
+			}
+		}
+	})
+	t.Run("CONNECT for SSH", func(t *testing.T) {
+		response, reader, conn := c.connect(t, "sshok.test.example:22")
+		if response.StatusCode != http.StatusOK {
+			t.Fatalf("status %s", response.Status)
+		}
+		_, _ = io.WriteString(conn, "SSH-2.0-client\r\n")
+		if line, err := reader.ReadString('\n'); err != nil || line != "SSH-2.0-netlab\r\n" {
+			t.Errorf("banner %q, %v", line, err)
+		}
+		netlab.Await(t, 5*time.Second, "the client's banner at the far side", func() bool { return len(c.world.Sightings("ssh-client", "SSH-2.0-client")) == 1 })
+	})
+	t.Run("a path rule", func(t *testing.T) {
+		if r := c.curl(t, "https://scoped.test.example/public/x"); r.stdout != "scoped.test.example GET /public/x\n" {
+			t.Errorf("got %+v", r)
+		}
+	})
+	e := c.daemon.AwaitAudit(t, map[string]any{"kind": "https", "verdict": "allow", "host": "ok.test.example", "path": "/a/b?c=d"})
+	if e["upstream"] == "" || e["rule"] != "allowed-https.txt:1" || e["method"] != "GET" {
+		t.Errorf("audit event %v", e)
+	}
+}
+
+func TestDenialsExplainThemselves(t *testing.T) {
+	c := newCell(t, netlab.Options{})
+	t.Run("HTTPS", func(t *testing.T) {
+		r := c.curl(t, "-i", "https://no.test.example/x")
+		for _, want := range []string{"403", "rootcell-deny: no-rule", "no.test.example", "allowed-https.txt", "rootcell allow no.test.example"} {
+			if !strings.Contains(strings.ToLower(r.stdout), strings.ToLower(want)) {
+				t.Errorf("the denial lacks %q:\n%+v", want, r)
+			}
+		}
+	})
+	t.Run("DNS", func(t *testing.T) {
+		r := c.agent(t, "dig", "@"+netlab.FirewallAddr, "no.test.example")
+		for _, want := range []string{"REFUSED", "EDE: 15 (Blocked)", "allowed-dns.txt"} {
+			if !strings.Contains(r.stdout, want) {
+				t.Errorf("the answer lacks %q:\n%s", want, r.stdout)
+			}
+		}
+	})
+	t.Run("SSH", func(t *testing.T) {
+		response, reader, _ := c.connect(t, "sshno.test.example:22")
+		body, _ := io.ReadAll(reader)
+		if response.StatusCode != http.StatusForbidden || !strings.Contains(string(body), "allowed-ssh.txt") {
+			t.Errorf("status %s: %s", response.Status, body)
+		}
+	})
+	c.silent(t)
+}
+
+func TestNamesAgree(t *testing.T) {
+	c := newCell(t, netlab.Options{})
+	deny := func(id string, attack func(t *testing.T)) {
+		t.Run(id, func(t *testing.T) {
+			c.world.Forget()
+			attack(t)
+			c.silent(t)
+		})
+	}
+	deny("A1 no SNI", func(t *testing.T) {
+		r := c.agentInput(t, "GET / HTTP/1.1\r\nHost: ok.test.example\r\n\r\n", "openssl", "s_client", "-quiet", "-noservername", "-connect", netlab.InternetAddr+":443")
+		if strings.Contains(r.stdout, "HTTP/1.1 200") {
+			t.Errorf("answered %q", r.stdout)
+		}
+		c.daemon.AwaitAudit(t, map[string]any{"verdict": "deny", "reason": "no-sni"})
+	})
+	for _, sni := range []string{"bad_label.test.example", "a..test.example", "localhost", "evil.test.example%2eok", strings.Repeat("a", 64) + ".test.example"} {
+		deny("A2 malformed SNI "+sni[:min(len(sni), 20)], func(t *testing.T) {
+			conn := tls.Client(c.raw(t, netlab.InternetAddr+":443"), &tls.Config{ServerName: sni, InsecureSkipVerify: true})
+			if err := conn.Handshake(); err == nil {
+				t.Errorf("handshake succeeded for SNI %q", sni)
+			}
+		})
+	}
+	deny("A3 domain fronting", func(t *testing.T) {
+		for _, host := range []string{"no.test.example", "ok2.test.example"} {
+			r := c.curl(t, "--http1.1", "-i", "-H", "Host: "+host, "https://ok.test.example/")
+			if !strings.Contains(r.stdout, "403") && !strings.Contains(r.stdout, "421") {
+				t.Errorf("Host %s: %+v", host, r)
+			}
+		}
+	})
+	deny("A4 denied SNI with allowed Host", func(t *testing.T) {
+		r := c.curl(t, "--http1.1", "-i", "-H", "Host: ok.test.example", "https://no.test.example/")
+		if strings.Contains(r.stdout, " 200 ") {
+			t.Errorf("got %+v", r)
+		}
+	})
+	deny("A5 A6 authority differs from SNI on HTTP/2", func(t *testing.T) {
+		for _, host := range []string{"no.test.example", "ok2.test.example"} {
+			r := c.curl(t, "--http2", "-i", "-H", "Host: "+host, "https://ok.test.example/")
+			if strings.Contains(r.stdout, " 200") {
+				t.Errorf("authority %s: %+v", host, r)
+			}
+		}
+	})
+	deny("B2 absolute form names another host", func(t *testing.T) {
+		conn := c.tls(t, "ok.test.example")
+		answer := exchange(t, conn, "GET https://no.test.example/x HTTP/1.1\r\nHost: ok.test.example\r\n\r\n")
+		if strings.Contains(answer, " 200 ") {
+			t.Errorf("answered %q", answer)
+		}
+	})
+	deny("B18 dot segments below a path rule", func(t *testing.T) {
+		for _, path := range []string{"/public/../secret", "/public/%2e%2e/secret", "/public/..%2fsecret", "/public/..;/secret", "/public\\..\\secret"} {
+			r := c.curl(t, "--path-as-is", "-i", "https://scoped.test.example"+path)
+			if !strings.Contains(r.stdout, "403") && !strings.Contains(r.stdout, "400") {
+				t.Errorf("%s: %+v", path, r)
+			}
+		}
+	})
+	t.Run("A21 the leaf is narrow", func(t *testing.T) {
+		leaf := c.tls(t, "ok.test.example").ConnectionState().PeerCertificates[0]
+		if len(leaf.DNSNames) != 1 || leaf.DNSNames[0] != "ok.test.example" || leaf.IsCA || len(leaf.IPAddresses) > 0 {
+			t.Errorf("leaf for %v, CA %v", leaf.DNSNames, leaf.IsCA)
+		}
+		if leaf.NotAfter.Sub(leaf.NotBefore) > 73*time.Hour {
+			t.Errorf("leaf lives %s", leaf.NotAfter.Sub(leaf.NotBefore))
+		}
+		if len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth {
+			t.Errorf("leaf usages %v", leaf.ExtKeyUsage)
+		}
+	})
+}
