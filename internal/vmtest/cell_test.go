@@ -1,0 +1,278 @@
+//go:build linux
+
+package vmtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootcell-ai/rootcell/internal/netlab"
+)
+
+// TestCell takes one cell through its life. The subtests build upon each other: booting machines is what costs time.
+func TestCell(t *testing.T) {
+	h := newHost(t)
+	h.must(t, "init", "qemu")
+	instance := filepath.Join(h.project, "instances", "default")
+	h.write(t, "instances/default/proxy/allowed-dns.txt", "ok.test.example\nscoped.test.example\n")
+	h.write(t, "instances/default/proxy/allowed-https.txt", "ok.test.example\nscoped.test.example GET /public/\n")
+	h.write(t, "instances/default/proxy/allowed-ssh.txt", "git.test.example\n")
+	t.Cleanup(func() { h.rootcell(t, "remove") })
+
+	step := func(name string, f func(t *testing.T)) {
+		if !t.Run(name, f) && name == "up" {
+			t.FailNow()
+		}
+	}
+	step("up", func(t *testing.T) {
+		h.must(t, "up")
+		list := h.must(t, "list")
+		if strings.Count(list, "running") != 2 {
+			t.Errorf("list:\n%s", list)
+		}
+	})
+	step("a command's output, status and input", func(t *testing.T) {
+		if out := h.must(t, "--", "echo", "hello world", "$HOME"); out != "hello world $HOME\n" {
+			t.Errorf("got %q", out)
+		}
+		if r := h.rootcell(t, "run", "sh", "-c", "exit 7"); r.code != 7 {
+			t.Errorf("exit %d, want the command's own 7", r.code)
+		}
+		if r := h.rootcellInput(t, "abc", "--", "wc", "-c"); strings.TrimSpace(r.stdout) != "3" {
+			t.Errorf("stdin: %+v", r)
+		}
+		if r := h.rootcell(t, "--", "sh", "-c", "echo err >&2"); r.stdout != "" || !strings.Contains(r.stderr, "err") {
+			t.Errorf("streams: %+v", r)
+		}
+	})
+	step("a comfortable Debian in which root works", func(t *testing.T) {
+		for _, line := range []string{
+			"test $(id -u) = 0", "systemctl is-system-running --wait | grep -E 'running|degraded'", "apt-get --version", "git --version",
+			"curl --version", "python3 -c 'import ssl, venv'", "node --version", "gcc --version", "make --version",
+			"grep -q 'https://deb.debian.org' -r /etc/apt", "! grep -rq 'http://' /etc/apt/sources.list /etc/apt/sources.list.d",
+		} {
+			if r := h.sh(t, line); r.code != 0 {
+				t.Errorf("%s: %+v", line, r)
+			}
+		}
+		if r := h.sh(t, "awk '/MemTotal/{print $2}' /proc/meminfo"); !between(r.stdout, 850_000, 1_048_576) {
+			t.Errorf("memory %s KiB, want what was configured (1 GiB)", r.stdout)
+		}
+		if r := h.sh(t, "nproc"); strings.TrimSpace(r.stdout) != "2" {
+			t.Errorf("%s CPUs, want 2", r.stdout)
+		}
+		if r := h.sh(t, "df --output=size -k / | tail -1"); !between(r.stdout, 5_000_000, 6_300_000) {
+			t.Errorf("disk %s KiB, want what was configured (6 GiB)", r.stdout)
+		}
+		if r := h.sh(t, "ls /sys/class/net | grep -v lo"); r.stdout != "cell\n" {
+			t.Errorf("network interfaces %q, want one", r.stdout)
+		}
+	})
+	step("the way out", func(t *testing.T) {
+		if r := h.sh(t, "curl -sS https://ok.test.example/from-agent"); r.stdout != "ok.test.example GET /from-agent\n" {
+			t.Errorf("allowed: %+v", r)
+		}
+		for tool, line := range map[string]string{
+			"python": `python3 -c 'import urllib.request as u; print(u.urlopen("https://ok.test.example/py").read().decode(), end="")'`,
+			"node":   `node -e 'require("https").get("https://ok.test.example/node", r => r.pipe(process.stdout))'`,
+			"git":    `git ls-remote https://ok.test.example/x 2>&1 | grep -q "not valid: is this a git repository" && echo ok.test.example`,
+		} {
+			if r := h.sh(t, line); !strings.HasPrefix(r.stdout, "ok.test.example") {
+				t.Errorf("%s does not trust the cell's CA: %+v", tool, r)
+			}
+		}
+		h.world.Forget()
+		if r := h.sh(t, "curl -sS -i https://no.test.example/"); r.code == 0 && !strings.Contains(r.stdout, "403") {
+			t.Errorf("denied: %+v", r)
+		}
+		if seen := h.world.Sightings("no.test.example"); len(seen) > 0 {
+			t.Errorf("the far side saw %v", seen)
+		}
+	})
+	step("SSH through CONNECT, and its denial", func(t *testing.T) {
+		h.world.Forget()
+		r := h.sh(t, "ssh -o BatchMode=yes -o ConnectTimeout=10 git@git.test.example true")
+		if r.code == 0 || len(h.world.Sightings("ssh-client", "SSH-2.0-OpenSSH")) != 1 {
+			t.Errorf("ssh did not reach the far side: %+v, %v", r, h.world.Sightings())
+		}
+		r = h.sh(t, "ssh -o BatchMode=yes git@no.test.example true")
+		if !strings.Contains(r.stderr, "allowed-ssh.txt") || !strings.Contains(r.stderr, "rootcell allow") {
+			t.Errorf("the denial does not explain itself: %+v", r)
+		}
+	})
+	step("allow", func(t *testing.T) {
+		out := h.must(t, "allow", "later.test.example")
+		if !strings.Contains(out, "later.test.example") {
+			t.Errorf("allow does not say what changed:\n%s", out)
+		}
+		if r := h.sh(t, "curl -sS https://later.test.example/x"); r.stdout != "later.test.example GET /x\n" {
+			t.Errorf("after allow: %+v", r)
+		}
+		h.write(t, "instances/default/proxy/allowed-https.txt", "ok.test.example\n")
+		if out := h.must(t, "allow"); !strings.Contains(out, "later.test.example") {
+			t.Errorf("allow does not say what went:\n%s", out)
+		}
+		if r := h.sh(t, "curl -sS -o /dev/null -w '%{http_code}' https://later.test.example/x"); r.stdout != "403" {
+			t.Errorf("after removal: %+v", r)
+		}
+		h.write(t, "instances/default/proxy/allowed-https.txt", "ok.test.example\nbroken ^GET (\n")
+		oneLine(t, h.rootcell(t, "allow"), 2, "allowed-https.txt:2:")
+		if r := h.sh(t, "curl -sS https://ok.test.example/still"); r.code != 0 {
+			t.Errorf("the running policy did not stay: %+v", r)
+		}
+		h.write(t, "instances/default/proxy/allowed-https.txt", "ok.test.example\n")
+		h.must(t, "allow")
+	})
+	step("log", func(t *testing.T) {
+		if out := h.must(t, "log", "--denied", "--host", "no.test.example"); !strings.Contains(out, "no-rule") {
+			t.Errorf("log:\n%s", out)
+		}
+	})
+	step("root in the agent cannot get round the firewall", func(t *testing.T) { escape(t, h) })
+	step("apt through the firewall", func(t *testing.T) { apt(t, h) })
+	step("verify", func(t *testing.T) {
+		h.world.Forget()
+		r := h.rootcell(t, "verify")
+		if r.code != 0 {
+			t.Errorf("verify: exit %d\n%s\n%s", r.code, r.stdout, r.stderr)
+		}
+		for _, s := range h.world.Sightings() {
+			if s.Kind == "tcp" || s.Kind == "udp" || strings.Contains(s.Name, "canary") {
+				t.Errorf("a probe reached the far side: %v", s)
+			}
+		}
+	})
+	step("ssh-config works with the real ssh", func(t *testing.T) {
+		config := filepath.Join(h.project, "ssh.conf")
+		h.write(t, "ssh.conf", h.must(t, "ssh-config"))
+		out, err := h.ns.Command(t.Context(), "ssh", "-F", config, "rootcell-agent", "echo", "real").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "real\n") {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	step("cp both ways", func(t *testing.T) {
+		h.write(t, "tree/a/b.txt", "content\n")
+		h.must(t, "cp", "-r", "tree", ":/tmp/tree")
+		h.must(t, "cp", ":/tmp/tree/a/b.txt", "back.txt")
+		if text, err := os.ReadFile(filepath.Join(h.project, "back.txt")); err != nil || string(text) != "content\n" {
+			t.Errorf("%q, %v", text, err)
+		}
+	})
+	step("forward", func(t *testing.T) { forward(t, h) })
+	step("pubkey", func(t *testing.T) {
+		if out := h.must(t, "pubkey"); !strings.HasPrefix(out, "ssh-rsa ") {
+			t.Errorf("pubkey: %q", out)
+		}
+	})
+	step("a second command waits, or does not", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+		defer cancel()
+		first := h.command(ctx, "provision")
+		if err := first.Start(); err != nil {
+			t.Fatal(err)
+		}
+		netlab.Await(t, 20*time.Second, "the first command to hold the lock", func() bool {
+			return h.rootcell(t, "--no-wait", "provision").code == 1
+		})
+		oneLine(t, h.rootcell(t, "--no-wait", "stop"), 1, "rootcell provision")
+		if err := first.Wait(); err != nil {
+			t.Errorf("provision: %v", err)
+		}
+	})
+	step("a killed agent machine comes back", func(t *testing.T) {
+		kill(t, h, "agent")
+		if r := h.rootcell(t, "--", "echo", "back"); r.code != 0 || r.stdout != "back\n" {
+			t.Errorf("got %+v", r)
+		}
+	})
+	step("a killed firewall machine comes back with the policy", func(t *testing.T) {
+		kill(t, h, "firewall")
+		if r := h.sh(t, "curl -sS https://ok.test.example/again"); r.stdout != "ok.test.example GET /again\n" {
+			t.Errorf("got %+v", r)
+		}
+	})
+	step("the firewall stays small", func(t *testing.T) {
+		status := statusOf(t, h)
+		t.Logf("status: %v", status)
+	})
+	step("reset throws the disk away", func(t *testing.T) {
+		h.must(t, "--", "touch", "/home/agent/gone")
+		h.must(t, "reset")
+		if r := h.rootcell(t, "--", "test", "-e", "/home/agent/gone"); r.code != 1 {
+			t.Errorf("the file is still there: %+v", r)
+		}
+	})
+	step("rootcell killed in the middle of up", func(t *testing.T) {
+		h.must(t, "stop")
+		for _, after := range []time.Duration{300 * time.Millisecond, 1500 * time.Millisecond, 4 * time.Second} {
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			cmd := h.command(ctx, "up")
+			cmd.Cancel = func() error { return exec.Command("pkill", "-KILL", "-f", h.program+" up").Run() }
+			_ = cmd.Run()
+			cancel()
+		}
+		if r := h.rootcell(t, "--", "echo", "up"); r.stdout != "up\n" {
+			t.Errorf("got %+v", r)
+		}
+	})
+	step("stop, and what says so", func(t *testing.T) {
+		h.must(t, "stop")
+		if list := h.must(t, "list"); strings.Count(list, "stopped") != 2 {
+			t.Errorf("list:\n%s", list)
+		}
+		oneLine(t, h.rootcell(t, "allow"), 1, "rootcell up")
+		h.must(t, "stop")
+	})
+	step("remove keeps what is the user's", func(t *testing.T) {
+		h.must(t, "remove")
+		for _, kept := range []string{"rootcell.toml", "proxy/allowed-https.txt", "pki", "state.json"} {
+			if _, err := os.Stat(filepath.Join(instance, kept)); err != nil {
+				t.Errorf("%s is gone: %v", kept, err)
+			}
+		}
+		if out, _ := exec.Command("pgrep", "-fa", "qemu-system.*"+h.project).Output(); len(out) > 0 {
+			t.Errorf("machines are still running:\n%s", out)
+		}
+	})
+}
+
+func between(text string, low, high int) bool {
+	var n int
+	_, err := fmt.Sscan(text, &n)
+	return err == nil && n >= low && n <= high
+}
+
+func statusOf(t *testing.T, h *host) map[string]any {
+	t.Helper()
+	var status map[string]any
+	if err := json.Unmarshal([]byte(h.must(t, "status", "--json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	return status
+}
+
+// kill ends a machine's process as the host's kernel would when memory runs out.
+func kill(t *testing.T, h *host, role string) {
+	t.Helper()
+	pids, err := filepath.Glob(filepath.Join(h.project, "instances/default/v/qemu", role+"*", "*pid*"))
+	if more, _ := filepath.Glob(filepath.Join(h.project, "instances/default/v/qemu", role+"*pid*")); len(more) > 0 {
+		pids = append(pids, more...)
+	}
+	if err != nil || len(pids) == 0 {
+		t.Fatalf("no pid file of the %s: %v", role, err)
+	}
+	text, err := os.ReadFile(pids[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("kill", "-9", strings.Fields(string(text))[0]).CombinedOutput(); err != nil {
+		t.Fatalf("kill: %v: %s", err, out)
+	}
+}
