@@ -131,22 +131,21 @@ https = "%[2]s:8081"
 connect = "%[2]s:8080"
 control = "%[3]s/run/control.sock"
 agent = %[4]q
-uid = %[5]d
 [policy]
 dir = "%[3]s/policy"
-deny_style = %[6]q
-allow_private = [%[7]s]
+deny_style = %[5]q
+allow_private = [%[6]s]
 [ca]
 cert = "%[3]s/ca.pem"
 key = "%[3]s/ca.key"
 [upstream]
-resolvers = ["%[8]s:53"]
-roots = %[9]q
+resolvers = ["%[7]s:53"]
+roots = %[8]q
 [audit]
 path = "%[3]s/log/audit.jsonl"
-max_bytes = %[10]d
-%[11]s
-`, PrivateIface, FirewallAddr, lab.Dir, AgentAddr, daemonUID, o.DenyStyle, strings.Join(quoted, ", "), InternetAddr, roots, o.MaxAuditBytes, o.Extra))
+max_bytes = %[9]d
+%[10]s
+`, PrivateIface, FirewallAddr, lab.Dir, AgentAddr, o.DenyStyle, strings.Join(quoted, ", "), InternetAddr, roots, o.MaxAuditBytes, o.Extra))
 	d.LoadRuleset(tb)
 	d.Start(tb)
 	tb.Cleanup(func() {

@@ -49,8 +49,8 @@ func escape(t *testing.T, h *host) {
 			` 80; ip route del ` + farSide + `/32 dev cell; ip addr del 10.0.2.77/24 dev cell`,
 		"every neighbour of the segment as a router": `net=$(ip -o -4 addr show cell | awk '{print $4}' | cut -d. -f1-3); for i in 1 2 3 10 254; do ip route replace ` + farSide +
 			`/32 via $net.$i dev cell 2>/dev/null && try ` + farSide + ` 80; ip route del ` + farSide + `/32 2>/dev/null; done`,
-		"another interface":   `ip link add v0 link cell type macvlan mode bridge 2>/dev/null && { ip addr add 10.0.2.99/24 dev v0; ip link set v0 up; try 10.0.2.2 4990; ip link del v0; }`,
-		"IPv6 switched on":    `sysctl -qw net.ipv6.conf.cell.disable_ipv6=0; ip -6 addr add fec0::99/64 dev cell; for a in fec0::2 fec0::3; do try $a 4990; try $a 53; done; sysctl -qw net.ipv6.conf.cell.disable_ipv6=1`,
+		"another interface": `ip link add v0 link cell type macvlan mode bridge 2>/dev/null && { ip addr add 10.0.2.99/24 dev v0; ip link set v0 up; try 10.0.2.2 4990; ip link del v0; }`,
+		"IPv6 switched on":  `sysctl -qw net.ipv6.conf.cell.disable_ipv6=0; ip -6 addr add fec0::99/64 dev cell; for a in fec0::2 fec0::3; do try $a 4990; try $a 53; done; sysctl -qw net.ipv6.conf.cell.disable_ipv6=1`,
 		"name servers abroad": `for s in 10.0.2.3 ` + farSide + `; do timeout 4 python3 - "$s" <<'P'
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(2)
