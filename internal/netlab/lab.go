@@ -63,8 +63,8 @@ func New(tb testing.TB) *Lab {
 	lab.Firewall = newNamespace(tb, prefix+"f")
 	lab.Internet = newNamespace(tb, prefix+"i")
 
-	lab.join(tb, lab.Agent, "eth0", AgentAddr+"/24", lab.Firewall, PrivateIface, FirewallAddr+"/24")
-	lab.join(tb, lab.Firewall, UplinkIface, UplinkAddr+"/24", lab.Internet, "eth0", InternetAddr+"/24")
+	join(tb, lab.Agent, "eth0", AgentAddr+"/24", lab.Firewall, PrivateIface, FirewallAddr+"/24")
+	join(tb, lab.Firewall, UplinkIface, UplinkAddr+"/24", lab.Internet, "eth0", InternetAddr+"/24")
 	run(tb, "ip", "-n", lab.Agent.Name, "route", "add", "default", "via", FirewallAddr)
 	run(tb, "ip", "-n", lab.Firewall.Name, "route", "add", "default", "via", InternetAddr)
 	run(tb, "ip", "-n", lab.Internet.Name, "route", "add", "192.168.77.0/24", "via", UplinkAddr)
@@ -74,14 +74,17 @@ func New(tb testing.TB) *Lab {
 	return lab
 }
 
-// NewHost builds a single host that has the address and no link to anything: for tests whose machines reach the far side
-// through the user-mode network of a process that runs in it. It skips the test with the reason where that is not possible.
-func NewHost(tb testing.TB, addr string) *Namespace {
+// NewHost builds a host with one link, at UplinkAddr, to a far side at InternetAddr: for tests whose machines reach the
+// outside through the user-mode network of a process that runs on the host. It skips the test with the reason where that
+// is not possible.
+func NewHost(tb testing.TB) (host, internet *Namespace) {
 	tb.Helper()
 	requireRoot(tb, "ip")
-	ns := newNamespace(tb, fmt.Sprintf("rch%d", os.Getpid()))
-	run(tb, "ip", "-n", ns.Name, "addr", "add", addr+"/32", "dev", "lo")
-	return ns
+	prefix := fmt.Sprintf("rch%d", os.Getpid())
+	host, internet = newNamespace(tb, prefix+"h"), newNamespace(tb, prefix+"i")
+	join(tb, host, UplinkIface, UplinkAddr+"/24", internet, "eth0", InternetAddr+"/24")
+	run(tb, "ip", "-n", host.Name, "route", "add", "default", "via", InternetAddr)
+	return host, internet
 }
 
 // AddInternetAddr gives the far side another address, by which the firewall can reach it.
@@ -119,7 +122,7 @@ func newNamespace(tb testing.TB, name string) *Namespace {
 	return &Namespace{Name: name, ns: handle}
 }
 
-func (l *Lab) join(tb testing.TB, a *Namespace, aIface, aAddr string, b *Namespace, bIface, bAddr string) {
+func join(tb testing.TB, a *Namespace, aIface, aAddr string, b *Namespace, bIface, bAddr string) {
 	tb.Helper()
 	run(tb, "ip", "link", "add", aIface, "netns", a.Name, "type", "veth", "peer", "name", bIface, "netns", b.Name)
 	for _, end := range []struct {

@@ -22,8 +22,7 @@ import (
 // side and the host's own services saw none of it.
 func escape(t *testing.T, h *host) {
 	h.world.Forget()
-	hostService := "127.0.0.1:4990"
-	ln, err := h.ns.Listen("tcp4", hostService)
+	ln, err := h.ns.Listen("tcp4", "0.0.0.0:4990") // a service of the host, on loopback and on its own address
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +42,7 @@ func escape(t *testing.T, h *host) {
 	const connect = `try() { timeout 3 bash -c "exec 3<>/dev/tcp/$1/$2" 2>/dev/null && echo "REACHED $1 $2"; }; `
 	for name, line := range map[string]string{
 		"the user-mode gateway and its services": `for a in 10.0.2.2 10.0.2.3 10.0.2.15; do for p in 22 53 80 443 4990; do try $a $p; done; done`,
+		"the host's own address":                 `for p in 22 443 4990; do try ` + netlab.UplinkAddr + ` $p; done`,
 		"the far side on every other port":       `for p in 22 25 53 80 853 2222 8443 9418; do try ` + farSide + ` $p; done`,
 		"the firewall's other ports":             `fw=$(ip route | awk '/^default/{print $3}'); for p in 22 111 2019 6060 8081 9090; do try $fw $p; done`,
 		"a new address and route on the link": `ip addr add 10.0.2.77/24 dev cell; ip route add ` + farSide + `/32 dev cell; try 10.0.2.2 4990; try ` + farSide +

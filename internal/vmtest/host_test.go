@@ -18,9 +18,7 @@ import (
 	"github.com/rootcell-ai/rootcell/internal/netlab"
 )
 
-// farSide is the far side's address: globally routable, so that the firewall's rules for special addresses apply as they
-// do in the field.
-const farSide = "11.22.33.1"
+const farSide = netlab.InternetAddr
 
 // host is the machine that rootcell runs on: a network namespace, a state directory and the built program.
 type host struct {
@@ -49,8 +47,8 @@ func newHost(t *testing.T) *host {
 			t.Skipf("%s is not installed; run checks/packages.sh build", tool)
 		}
 	}
-	h := &host{ns: netlab.NewHost(t, farSide), program: program}
-	h.world = netlab.NewWorld(t, h.ns, farSide)
+	ns, internet := netlab.NewHost(t)
+	h := &host{ns: ns, program: program, world: netlab.NewWorld(t, internet, farSide)}
 	for _, name := range []string{"ok", "later", "no", "scoped", "git", "deb"} {
 		h.world.Host(t, name+".test.example", nil)
 	}
