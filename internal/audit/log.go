@@ -12,6 +12,8 @@ const (
 	// maxPending bounds the lines that wait for the disk. A disk that stalls longer
 	// than it takes to fill costs events (counted), never memory or time.
 	maxPending = 4 << 20
+	// hastyPending is how much may wait for the next turn of the writer.
+	hastyPending = maxPending / 8
 	// writeInterval spaces writes under load. The first event after a quiet time is
 	// written at once.
 	writeInterval = 10 * time.Millisecond
@@ -37,6 +39,7 @@ type Stats struct {
 type Log struct {
 	log  *slog.Logger
 	wake chan struct{} // capacity 1: there is something to write
+	full chan struct{} // capacity 1: there is so much to write that it cannot wait
 	quit chan struct{}
 	done chan struct{}
 
@@ -71,6 +74,7 @@ func Open(path string, maxBytes int64, logger *slog.Logger) (*Log, error) {
 	l := &Log{
 		log:     logger,
 		wake:    make(chan struct{}, 1),
+		full:    make(chan struct{}, 1),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
 		subs:    map[*subscription]struct{}{},
@@ -96,16 +100,24 @@ func (l *Log) Record(e Event) {
 	l.pending = append(e.AppendJSON(l.pending), '\n')
 	l.lines++
 	l.accepted++
-	first := l.lines == 1
+	first, much := l.lines == 1, len(l.pending) >= hastyPending
 	for s := range l.subs {
 		l.offer(s, &e)
 	}
 	l.mu.Unlock()
 	if first {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+		signal(l.wake)
+	}
+	if much {
+		signal(l.full)
+	}
+}
+
+// signal leaves a message for one receiver, once.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -155,7 +167,7 @@ func (l *Log) run() {
 	syncs := time.NewTicker(syncInterval)
 	defer syncs.Stop()
 	for {
-		pause := writeInterval
+		pause, hurry := writeInterval, l.full
 		select {
 		case <-l.quit:
 			return
@@ -166,12 +178,14 @@ func (l *Log) run() {
 			continue
 		case <-l.wake:
 			if l.Flush() != nil {
-				pause = retryInterval
+				pause, hurry = retryInterval, nil
 			}
 		}
 		select {
 		case <-l.quit:
 			return
+		case <-hurry:
+			signal(l.wake)
 		case <-time.After(pause):
 		}
 	}
