@@ -39,9 +39,8 @@ type Grant struct {
 
 // Flows counts what is open at the moment.
 type Flows struct {
-	HTTPS   int `json:"https"`
-	SSH     int `json:"ssh"`
-	Control int `json:"control"`
+	HTTPS int `json:"https"`
+	SSH   int `json:"ssh"`
 }
 
 // AuditStatus is the state of the audit log.
