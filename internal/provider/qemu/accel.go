@@ -92,7 +92,7 @@ func (p *Provider) chooseAccel(ctx context.Context, spec provider.Spec, binary s
 	if found, err = p.find(ctx, binary, guestArch(spec.Arch)); err != nil {
 		return verdict{}, err
 	}
-	if v, err = judge(spec, &found); err == nil {
+	if v, err = judge(spec, &found); err == nil && (v.accel != s.st.Accel || v.reason != s.st.AccelReason) {
 		s.step("", "using %s: %s", accelText(v.accel), v.reason)
 	}
 	return v, err
@@ -125,7 +125,7 @@ func (p *Provider) find(ctx context.Context, binary, arch string) (finding, erro
 	if arch == runtime.GOARCH {
 		trouble := deviceTrouble()
 		if trouble == nil {
-			trouble = probe(ctx, binary, arch, native())
+			trouble = probe(ctx, binary, arch, native(), probeLimit)
 		}
 		if ctx.Err() != nil {
 			return finding{}, ctx.Err()

@@ -92,6 +92,9 @@ func (d dir) writePrivate(name string, data []byte) error {
 	if err == nil {
 		err = d.sync()
 	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("writing %q: %w; free some space there and run the command again", d.path(name), err)
+	}
 	if err != nil {
 		return fmt.Errorf("writing %q: %w", d.path(name), err)
 	}

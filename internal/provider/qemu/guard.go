@@ -62,7 +62,7 @@ func (s *session) fallBack(ctx context.Context, spec provider.Spec, binary strin
 // silent waits until both consoles hold something, and names a machine whose
 // console stayed empty.
 func (s *session) silent(ctx context.Context) (provider.Role, error) {
-	limit, cancel := context.WithTimeout(ctx, guardLimit)
+	limit, cancel := context.WithTimeout(ctx, s.p.guard)
 	defer cancel()
 	for _, role := range roles {
 		for {

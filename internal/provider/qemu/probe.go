@@ -23,10 +23,10 @@ const probeLimit = 5 * time.Second
 var probeAMD64 []byte
 
 // probe runs a small firmware on a virtual CPU and reports why that did not
-// work, or nil. A device file that opens proves nothing: on some hosts, cloud
+// work within patience, or nil. A device file that opens proves nothing: on some hosts, cloud
 // machines foremost, a virtual machine can be created and hangs as soon as a
 // 64-bit kernel runs (seen in November 2026).
-func probe(ctx context.Context, binary, arch, accel string) error {
+func probe(ctx context.Context, binary, arch, accel string, patience time.Duration) error {
 	tmp, err := os.MkdirTemp("", "rootcell-probe")
 	if err != nil {
 		return fmt.Errorf("making room for the acceleration probe: %w", err)
@@ -45,7 +45,7 @@ func probe(ctx context.Context, binary, arch, accel string) error {
 	}
 	args = append(args, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-accel", accelArgument(accel), "-cpu", cpuModel(accel), "-bios", path)
-	limit, cancel := context.WithTimeout(ctx, probeLimit)
+	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(limit, binary, args...)
 	cmd.WaitDelay = time.Second

@@ -64,8 +64,9 @@ type Options struct {
 
 // Provider implements provider.Provider with QEMU. Make one with New.
 type Provider struct {
-	opts Options
-	log  *slog.Logger
+	opts  Options
+	log   *slog.Logger
+	guard time.Duration // how long guests may be silent under a new accelerator
 }
 
 // New returns a Provider. It touches nothing yet.
@@ -74,7 +75,7 @@ func New(opts Options) *Provider {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Provider{opts: opts, log: log}
+	return &Provider{opts: opts, log: log, guard: guardLimit}
 }
 
 func (p *Provider) grace(role provider.Role) time.Duration {

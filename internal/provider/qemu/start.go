@@ -23,23 +23,36 @@ func (s *session) launch(ctx context.Context, role provider.Role, l launch) erro
 			return err
 		}
 		err = s.startOnce(ctx, role, l, port)
-		// Between asking for a free port and QEMU taking it, another program
-		// may have taken it.
-		if err != nil && role == provider.RoleFirewall && attempt < 5 && strings.Contains(s.dir.complaint(role), "host forwarding rule") {
+		if err == nil || ctx.Err() != nil || attempt == 5 {
+			return err
+		}
+		complaint := s.dir.complaint(role)
+		switch {
+		case role == provider.RoleFirewall && strings.Contains(complaint, "host forwarding rule"):
+			// Between asking for a free port and QEMU taking it, another
+			// program took it.
 			s.p.log.Debug("the firewall's port was taken", "port", port)
 			s.mu.Lock()
 			s.st.Port = 0
 			s.mu.Unlock()
-			continue
+		case strings.Contains(complaint, "lock pid file"):
+			// A rootcell that was killed had started one, which had not
+			// locked its pid file when this call looked.
+			s.p.log.Debug("another process of the machine came up", "role", string(role))
+			if err := s.dir.killNow(ctx, role); err != nil {
+				return err
+			}
+		default:
+			return err
 		}
-		return err
 	}
 }
 
 // prepare removes what an earlier process of the machine left, and records the
-// start that is about to be made.
+// start that is about to be made. The pid file stays: whoever locks it is the
+// machine, and a process that is just coming up must not lose it.
 func (s *session) prepare(role provider.Role, l launch) (port int, err error) {
-	err = s.dir.remove(file(role, "pid"), file(role, "qmp"), file(role, "net"), file(role, "console"))
+	err = s.dir.remove(file(role, "qmp"), file(role, "net"), file(role, "console"))
 	if err != nil {
 		return 0, err
 	}

@@ -1,7 +1,7 @@
 # A kernel that stands in for a guest in tests: it starts in a moment, needs no
-# memory and no CPU time. It writes a line to the serial console and then does
-# what the last letter of its command line says: P, polls the power button and
-# switches off; R, resets the machine; anything else, halts for ever.
+# memory and no CPU time. It does what the last letter of its command line says:
+# S, halts in silence. Any other writes a line to the serial console first. Then P
+# polls the power button and switches off; R resets the machine; the rest halt.
 #
 #   as --32 -o s.o standin.S && objcopy -O binary -j .text s.o standin.bin
 
@@ -15,6 +15,13 @@ start:
         .long   base, base, 0, 0, base + entry - start
 entry:
         cli
+        movl    16(%ebx), %esi
+3:      lodsb
+        testb   %al, %al
+        jnz     3b
+        movb    -2(%esi), %cl
+        cmpb    $'S', %cl
+        je      halt
         movl    $(base + message - start), %esi
         movw    $0x3f8, %dx
 1:      lodsb
@@ -22,14 +29,9 @@ entry:
         jz      2f
         outb    %al, %dx
         jmp     1b
-2:      movl    16(%ebx), %esi
-3:      lodsb
-        testb   %al, %al
-        jnz     3b
-        movb    -2(%esi), %al
-        cmpb    $'P', %al
+2:      cmpb    $'P', %cl
         je      polite
-        cmpb    $'R', %al
+        cmpb    $'R', %cl
         je      reset
 halt:   hlt
         jmp     halt
