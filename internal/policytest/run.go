@@ -52,39 +52,61 @@ func (c Case) Authority() (authority, target string) {
 	return rest[:end], rest[end:]
 }
 
-// Decide asks the policy in the order in which a connection meets it: the
-// name and port, the handshake, the agreement of both, the request.
-func (c Case) Decide(p *policy.Policy) policy.Decision {
-	authority, target := c.Host, ""
-	if c.URL != "" {
-		authority, target = c.Authority()
+// ServerName returns the server name of the handshake: that of the case, or
+// the host it asks for.
+func (c Case) ServerName() string {
+	if c.SNI != "" {
+		return c.SNI
 	}
-	host, port, err := hostname.ParseAuthority(authority)
+	if c.URL == "" {
+		return c.Host
+	}
+	authority, _ := c.Authority()
+	host, _, _ := strings.Cut(authority, ":")
+	return host
+}
+
+// Decide asks the policy what a listener would ask, in the order in which a
+// connection gets there: for HTTPS the handshake, the authority, the agreement
+// of both, the port, the request.
+func (c Case) Decide(p *policy.Policy) policy.Decision {
+	switch c.Kind {
+	case policy.KindDNS:
+		name, err := hostname.Parse(c.Host)
+		if err != nil {
+			return policy.Deny(policy.Malformed)
+		}
+		return p.DNS(name)
+	case policy.KindSSH:
+		name, port, err := hostname.ParseAuthority(c.Host)
+		switch {
+		case err != nil:
+			return policy.Deny(policy.Malformed)
+		case port != 0 && port != 22:
+			return policy.Deny(policy.Port)
+		}
+		return p.SSH(name)
+	}
+	return c.decideHTTPS(p)
+}
+
+func (c Case) decideHTTPS(p *policy.Policy) policy.Decision {
+	sni, err := hostname.Parse(c.ServerName())
 	if err != nil {
 		return policy.Deny(policy.Malformed)
 	}
-	switch c.Kind {
-	case policy.KindDNS:
-		return p.DNS(host)
-	case policy.KindSSH:
-		if port != 0 && port != 22 {
-			return policy.Deny(policy.Port)
-		}
-		return p.SSH(host)
-	}
-	sni := host
-	if c.SNI != "" {
-		if sni, err = hostname.Parse(c.SNI); err != nil {
-			return policy.Deny(policy.Malformed)
-		}
-	}
-	switch d := p.TLS(sni); {
-	case !d.Allow || c.URL == "":
+	if d := p.TLS(sni); !d.Allow || c.URL == "" {
 		return d
+	}
+	authority, target := c.Authority()
+	host, port, err := hostname.ParseAuthority(authority)
+	switch {
+	case err != nil:
+		return policy.Deny(policy.Malformed)
+	case host != sni:
+		return policy.Deny(policy.SNIHostMismatch)
 	case port != 0 && port != 443:
 		return policy.Deny(policy.Port)
-	case sni != host:
-		return policy.Deny(policy.SNIHostMismatch)
 	}
 	return p.HTTPS(policy.Request{Host: host, Method: c.Method, Target: target})
 }
