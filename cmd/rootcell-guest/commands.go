@@ -5,18 +5,28 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/rootcell-ai/rootcell/internal/guest/agentroot"
+	"github.com/rootcell-ai/rootcell/internal/guest/connect"
 	"github.com/rootcell-ai/rootcell/internal/guest/firewallinit"
+	"github.com/rootcell-ai/rootcell/internal/guest/machine"
 	"github.com/rootcell-ai/rootcell/internal/guest/verbs"
 )
 
 type commands struct {
-	Control  controlCommand  `cmd:"" help:"Run one command of the host's fixed set, taken from SSH_ORIGINAL_COMMAND (for OpenSSH's ForceCommand)."`
-	ServeSSH serveSSHCommand `cmd:"" name:"serve-ssh" hidden:""`
-	Confine  confineCommand  `cmd:"" hidden:""`
-	Version  versionCommand  `cmd:"" help:"Print the version."`
+	Connect     connectCommand     `cmd:"" help:"Connect standard input and output to HOST:PORT through the firewall (SSH ProxyCommand)."`
+	Trust       trustCommand       `cmd:"" help:"Make this system trust the CA certificate on standard input."`
+	PowerButton powerButtonCommand `cmd:"" name:"power-button" help:"Switch the machine off when its power button is pressed."`
+	Control     controlCommand     `cmd:"" help:"Run one command of the host's fixed set, taken from SSH_ORIGINAL_COMMAND (for OpenSSH's ForceCommand)."`
+	ServeSSH    serveSSHCommand    `cmd:"" name:"serve-ssh" hidden:""`
+	Confine     confineCommand     `cmd:"" hidden:""`
+	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
 
 // status is the exit status of a command that has said everything itself.
@@ -52,6 +62,44 @@ type confineCommand struct {
 }
 
 func (c confineCommand) Run() error { return firewallinit.Confine(c.Name) }
+
+type connectCommand struct {
+	Proxy string `help:"Address of the firewall's CONNECT proxy, ip:port." required:""`
+	Host  string `arg:"" help:"Host to reach."`
+	Port  uint16 `arg:"" help:"Port to reach."`
+}
+
+func (c connectCommand) Run(ctx context.Context) error {
+	return connect.Run(ctx, c.Proxy, c.Host, c.Port, os.Stdin, os.Stdout)
+}
+
+type trustCommand struct {
+	Root string `help:"Root directory of the system." default:"/" type:"existingdir"`
+}
+
+func (c trustCommand) Run() error {
+	text, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
+	if err != nil {
+		return fmt.Errorf("reading the CA certificate: %w", err)
+	}
+	root, err := os.OpenRoot(c.Root)
+	if err != nil {
+		return fmt.Errorf("opening the system's root: %w", err)
+	}
+	defer root.Close()
+	return agentroot.Trust(root, text)
+}
+
+type powerButtonCommand struct{}
+
+func (powerButtonCommand) Run(ctx context.Context, log *slog.Logger) error {
+	machine.PowerButton(ctx, log, func() {
+		if err := unix.Kill(1, verbs.PowerOffSignal); err != nil {
+			log.Error("asking init to switch off", "err", err)
+		}
+	})
+	return nil
+}
 
 type versionCommand struct{}
 
