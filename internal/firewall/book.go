@@ -71,7 +71,7 @@ func (b *book) reload() control.ReloadResult {
 	}
 	b.refuse = refuse
 	result := b.apply(lists, b.grants)
-	result.Problems = append(result.Problems, toControl(problems)...)
+	result.Problems = append(result.Problems, toControl(problems, "")...)
 	for kind, why := range refuse {
 		b.log.Error("list refused", "kind", string(kind), "running", isIn(lists, kind), "problem", why)
 	}
@@ -167,10 +167,15 @@ func (b *book) status() (map[string]control.PolicyStatus, []control.Grant) {
 	return kinds, grants
 }
 
-func toControl(problems policyfile.Problems) []control.Problem {
+// toControl converts problems. Those of a grant, which has no file, are of the
+// given kind.
+func toControl(problems policyfile.Problems, grant policy.Kind) []control.Problem {
 	out := make([]control.Problem, 0, len(problems))
 	for _, p := range problems {
-		kind, _ := policyfile.KindOf(p.File)
+		kind, ok := policyfile.KindOf(p.File)
+		if !ok {
+			kind = grant
+		}
 		out = append(out, control.Problem{Kind: string(kind), File: p.File, Line: p.Line, Column: p.Column,
 			What: p.What, Hint: p.Hint, Warning: p.Warning})
 	}

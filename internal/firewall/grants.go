@@ -54,7 +54,7 @@ func (b *book) give(kind policy.Kind, line string, life time.Duration) (control.
 		return control.ReloadResult{}, fmt.Errorf("granting %q: %d grants live already; revoke some", g.line, maxGrants)
 	}
 	result := b.apply(b.lists, append(grants, g))
-	result.Problems = append(result.Problems, toControl(problems)...)
+	result.Problems = append(result.Problems, toControl(problems, kind)...)
 	return result, nil
 }
 
