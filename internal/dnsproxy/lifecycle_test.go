@@ -27,18 +27,18 @@ func always(q dnstest.Query) *dns.Msg { return dnstest.Reply(q, "@ 300 IN A 192.
 func TestReloadCountsAtOnce(t *testing.T) {
 	l := newLab(t, dnsproxy.Limits{}, always, "ok.example")
 	if r := l.ask(t, "udp", "www.ok.example", dns.TypeA); r.Rcode != dns.RcodeSuccess {
-		t.Fatalf("before the reload: %s", shape(r))
+		t.Fatalf("before the reload: %s", describe(r))
 	}
 	l.gate.Swap(rules(t, "other.example"))
 	if r := l.ask(t, "udp", "www.ok.example", dns.TypeA); r.Rcode != dns.RcodeRefused {
-		t.Errorf("a cached name outlives its rule: %s", shape(r))
+		t.Errorf("a cached name outlives its rule: %s", describe(r))
 	}
 	if e := l.events.last(t); e.Reason != string(policy.NoRule) || e.Generation != 2 {
 		t.Errorf("recorded %+v", e)
 	}
 	l.gate.Swap(nil)
 	r := l.ask(t, "udp", "www.ok.example", dns.TypeA)
-	if got, want := shape(r), "REFUSED; EDE Blocked: blocked by rootcell: allowed-dns.txt is missing or has an error; on the host run: rootcell policy check"; got != want {
+	if got, want := describe(r), "REFUSED; EDE Blocked: blocked by rootcell: allowed-dns.txt is missing or has an error; on the host run: rootcell policy check"; got != want {
 		t.Errorf("without a policy:\n got %s\nwant %s", got, want)
 	}
 	if n := len(l.authority.Queries()); n != 1 {
@@ -53,7 +53,7 @@ func TestReloadDuringALookupCounts(t *testing.T) {
 		return always(q)
 	}, "ok.example")
 	if r := l.ask(t, "udp", "www.ok.example", dns.TypeA); r.Rcode != dns.RcodeRefused {
-		t.Errorf("a name whose rule went away during the lookup is answered: %s", shape(r))
+		t.Errorf("a name whose rule went away during the lookup is answered: %s", describe(r))
 	}
 }
 
@@ -217,7 +217,7 @@ func TestRefusalsFitTheSmallestClient(t *testing.T) {
 	m.SetEdns0(512, false)
 	r := l.send(t, "udp", m)
 	if r.Rcode != dns.RcodeRefused || r.Len() > 512 || !strings.Contains(extendedText(r), "rootcell allow HOST") {
-		t.Errorf("%d bytes: %s", r.Len(), shape(r))
+		t.Errorf("%d bytes: %s", r.Len(), describe(r))
 	}
 	m = new(dns.Msg)
 	m.SetQuestion("evil.example.", dns.TypeA)
@@ -230,7 +230,7 @@ func TestUpstreamSilenceIsServfail(t *testing.T) {
 	l := newLab(t, dnsproxy.Limits{}, func(q dnstest.Query) *dns.Msg { return dnstest.Fail(q, dns.RcodeRefused) }, "ok.example")
 	r := l.ask(t, "udp", "www.ok.example", dns.TypeA)
 	if r.Rcode != dns.RcodeServerFailure || l.events.last(t).Reason != string(policy.UpstreamUnreachable) {
-		t.Errorf("got %s, recorded %+v", shape(r), l.events.last(t))
+		t.Errorf("got %s, recorded %+v", describe(r), l.events.last(t))
 	}
 }
 
@@ -238,18 +238,18 @@ func TestTheRuleForEverythingLeavesOutWhatIsNotPublic(t *testing.T) {
 	l := newLab(t, dnsproxy.Limits{}, always, "*")
 	for _, name := range []string{"1.0.0.10.in-addr.arpa", "printer.local", "x.onion", "vpc.internal", "a.localhost", "wpad.corp.example"} {
 		if r := l.ask(t, "udp", name, dns.TypeA); r.Rcode != dns.RcodeRefused {
-			t.Errorf("%s: %s", name, shape(r))
+			t.Errorf("%s: %s", name, describe(r))
 		}
 	}
 	if n := len(l.authority.Queries()); n != 0 {
 		t.Errorf("the authority was asked %d times", n)
 	}
 	if r := l.ask(t, "udp", "any.where.example", dns.TypeA); r.Rcode != dns.RcodeSuccess {
-		t.Errorf("a public name: %s", shape(r))
+		t.Errorf("a public name: %s", describe(r))
 	}
 	l.gate.Swap(rules(t, "corp.internal"))
 	if r := l.ask(t, "udp", "git.corp.internal", dns.TypeA); r.Rcode != dns.RcodeSuccess {
-		t.Errorf("a listed internal name: %s", shape(r))
+		t.Errorf("a listed internal name: %s", describe(r))
 	}
 }
 
@@ -331,14 +331,14 @@ func TestQueriesAboveTheLimitAreTurnedAway(t *testing.T) {
 	go func() { first <- l.ask(t, "udp", "a.ok.example", dns.TypeA) }()
 	<-l.authority.Asked()
 	if r := l.ask(t, "udp", "b.ok.example", dns.TypeA); r.Rcode != dns.RcodeServerFailure {
-		t.Errorf("the second query: %s", shape(r))
+		t.Errorf("the second query: %s", describe(r))
 	}
 	if r := l.ask(t, "udp", "denied.example", dns.TypeA); r.Rcode != dns.RcodeRefused {
-		t.Errorf("a denial while upstream is slow: %s", shape(r))
+		t.Errorf("a denial while upstream is slow: %s", describe(r))
 	}
 	close(hold)
 	if r := <-first; r.Rcode != dns.RcodeSuccess {
-		t.Errorf("the first query: %s", shape(r))
+		t.Errorf("the first query: %s", describe(r))
 	}
 }
 

@@ -25,6 +25,7 @@ type lab struct {
 	server    *dnsproxy.Server
 	authority *dnstest.Authority
 	events    *recorder
+	resolver  *upstream.Resolver
 }
 
 // recorder keeps the audit events.
@@ -72,6 +73,7 @@ func newLab(t testing.TB, limits dnsproxy.Limits, handle dnstest.Handler, lines 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { resolver.Close() })
+	l.resolver = resolver
 	l.server = dnsproxy.New(dnsproxy.Config{Gate: l.gate, Resolver: resolver, Audit: l.events, Instance: "default", Limits: limits})
 	sockets, err := dnsproxy.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
@@ -116,8 +118,8 @@ func (l *lab) send(t testing.TB, net string, m *dns.Msg) *dns.Msg {
 	return r
 }
 
-// shape is a response in one line: the code, the answers, the extended error.
-func shape(m *dns.Msg) string {
+// describe gives a response in one line: the code, the answers, the extended error.
+func describe(m *dns.Msg) string {
 	parts := []string{dns.RcodeToString[m.Rcode]}
 	for _, rr := range m.Answer {
 		parts = append(parts, strings.Join(strings.Fields(strings.Replace(rr.String(), "\tIN\t", " ", 1)), " "))
@@ -188,7 +190,7 @@ func TestQueriesAreAnsweredOrRefused(t *testing.T) {
 			for _, net := range []string{"udp", "tcp"} {
 				before := len(l.authority.Queries())
 				r := l.ask(t, net, test.name, test.qtype)
-				if got := shape(r); got != test.want {
+				if got := describe(r); got != test.want {
 					t.Errorf("over %s:\n got %s\nwant %s", net, got, test.want)
 				}
 				e := l.events.last(t)

@@ -21,7 +21,8 @@ const (
 
 // How long answers are kept, whatever they say themselves.
 const (
-	minTTL      = time.Second
+	minTTL      = 5 * time.Second
+	minNegative = time.Second
 	maxTTL      = time.Hour
 	maxNegative = 5 * time.Minute
 	noSOA       = 30 * time.Second // a negative answer that does not say for how long
@@ -107,11 +108,12 @@ func readAnswer(wire []byte, name hostname.Name, f *filter, now time.Time) (*Ans
 		return nil, err
 	}
 	if len(a.Addrs) == 0 {
-		ttl = min(ttl, negativeTTL(m.Ns))
+		ttl = max(min(ttl, negativeTTL(m.Ns)), minNegative)
 	} else {
 		a.Rcode = rcodeSuccess
+		ttl = max(ttl, minTTL)
 	}
-	a.expires = now.Add(min(max(ttl, minTTL), maxTTL))
+	a.expires = now.Add(ttl)
 	a.pack(name, chain)
 	return a, nil
 }
