@@ -79,10 +79,15 @@ func (c *cell) agentInput(t *testing.T, stdin, name string, args ...string) resu
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// curl runs curl with the instance CA trusted.
+// curl runs curl with the instance CA trusted. Names without a DNS rule are resolved by the client itself, as an attacker
+// would, so that the HTTPS rules are what decides.
 func (c *cell) curl(t *testing.T, args ...string) result {
 	t.Helper()
-	return c.agent(t, "curl", append([]string{"-sS", "-m", "10", "--cacert", c.daemon.CAFile}, args...)...)
+	base := []string{"-sS", "-m", "10", "--cacert", c.daemon.CAFile}
+	for _, name := range []string{"no", "ok2", "private", "badcert"} {
+		base = append(base, "--resolve", name+".test.example:443:"+netlab.InternetAddr)
+	}
+	return c.agent(t, "curl", append(base, args...)...)
 }
 
 // silent asserts that nothing reached the far side since the last Forget.
@@ -90,6 +95,17 @@ func (c *cell) silent(t *testing.T) {
 	t.Helper()
 	if seen := c.world.Sightings(); len(seen) > 0 {
 		t.Errorf("the far side saw %v", seen)
+	}
+}
+
+// unasked asserts that no request reached the far side since the last Forget; that an allowed name was looked up and
+// connected to does not matter.
+func (c *cell) unasked(t *testing.T) {
+	t.Helper()
+	for _, s := range c.world.Sightings() {
+		if s.Kind == "https" || s.Kind == "tcp" || s.Kind == "udp" || s.Name != "" && !strings.HasSuffix(s.Name, "ok.test.example") && !strings.HasSuffix(s.Name, "scoped.test.example") {
+			t.Errorf("the far side saw %v", s)
+		}
 	}
 }
 

@@ -179,7 +179,7 @@ func TestPolicyLifecycle(t *testing.T) {
 	})
 	t.Run("H3 a bad line refuses the whole file and the running policy stays", func(t *testing.T) {
 		c.daemon.WritePolicy(t, dnsList, "no.test.example\nok.test.example ^(unclosed\n", sshList)
-		c.daemon.Ctl(t, nil, "reload")
+		c.daemon.CtlRefused(t, "reload")
 		if r := c.curl(t, "-o", "/dev/null", "-w", "%{http_code}", "https://no.test.example/"); r.stdout != "403" {
 			t.Errorf("the half of a bad file took effect: %+v", r)
 		}

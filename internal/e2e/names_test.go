@@ -93,13 +93,15 @@ func TestDenialsExplainThemselves(t *testing.T) {
 
 func TestNamesAgree(t *testing.T) {
 	c := newCell(t, netlab.Options{})
-	deny := func(id string, attack func(t *testing.T)) {
+	run := func(id string, attack, oracle func(t *testing.T)) {
 		t.Run(id, func(t *testing.T) {
 			c.world.Forget()
 			attack(t)
-			c.silent(t)
+			oracle(t)
 		})
 	}
+	deny := func(id string, attack func(t *testing.T)) { run(id, attack, c.silent) }
+	denyRequest := func(id string, attack func(t *testing.T)) { run(id, attack, c.unasked) }
 	deny("A1 no SNI", func(t *testing.T) {
 		r := c.agentInput(t, "GET / HTTP/1.1\r\nHost: ok.test.example\r\n\r\n", "openssl", "s_client", "-quiet", "-noservername", "-connect", netlab.InternetAddr+":443")
 		if strings.Contains(r.stdout, "HTTP/1.1 200") {
@@ -115,7 +117,7 @@ func TestNamesAgree(t *testing.T) {
 			}
 		})
 	}
-	deny("A3 domain fronting", func(t *testing.T) {
+	denyRequest("A3 domain fronting", func(t *testing.T) {
 		for _, host := range []string{"no.test.example", "ok2.test.example"} {
 			r := c.curl(t, "--http1.1", "-i", "-H", "Host: "+host, "https://ok.test.example/")
 			if !strings.Contains(r.stdout, "403") && !strings.Contains(r.stdout, "421") {
@@ -129,7 +131,7 @@ func TestNamesAgree(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 	})
-	deny("A5 A6 authority differs from SNI on HTTP/2", func(t *testing.T) {
+	denyRequest("A5 A6 authority differs from SNI on HTTP/2", func(t *testing.T) {
 		for _, host := range []string{"no.test.example", "ok2.test.example"} {
 			r := c.curl(t, "--http2", "-i", "-H", "Host: "+host, "https://ok.test.example/")
 			if strings.Contains(r.stdout, " 200") {
@@ -137,14 +139,14 @@ func TestNamesAgree(t *testing.T) {
 			}
 		}
 	})
-	deny("B2 absolute form names another host", func(t *testing.T) {
+	denyRequest("B2 absolute form names another host", func(t *testing.T) {
 		conn := c.tls(t, "ok.test.example")
 		answer := exchange(t, conn, "GET https://no.test.example/x HTTP/1.1\r\nHost: ok.test.example\r\n\r\n")
 		if strings.Contains(answer, " 200 ") {
 			t.Errorf("answered %q", answer)
 		}
 	})
-	deny("B18 dot segments below a path rule", func(t *testing.T) {
+	denyRequest("B18 dot segments below a path rule", func(t *testing.T) {
 		for _, path := range []string{"/public/../secret", "/public/%2e%2e/secret", "/public/..%2fsecret", "/public/..;/secret", "/public\\..\\secret"} {
 			r := c.curl(t, "--path-as-is", "-i", "https://scoped.test.example"+path)
 			if !strings.Contains(r.stdout, "403") && !strings.Contains(r.stdout, "400") {

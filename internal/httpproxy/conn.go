@@ -253,6 +253,7 @@ func (c *conn) protocols(ctx context.Context) []string {
 		c.srv.pool.addH2(c.name, up)
 		return both
 	}
+	c.srv.pool.chose(c.name)
 	c.early = up
 	return []string{protoH1}
 }

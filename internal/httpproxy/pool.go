@@ -152,6 +152,16 @@ func (p *pool) protocol(name hostname.Name) string {
 	return ""
 }
 
+// chose remembers that the server of the name preferred HTTP/1.1 although it was offered HTTP/2. A connection for a
+// client that speaks HTTP/1.1 alone says nothing about that.
+func (p *pool) chose(name hostname.Name) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h := p.host(name); h != nil {
+		h.protocol = protoH1
+	}
+}
+
 // get returns an idle HTTP/1.1 connection that is still open, nil for none.
 func (p *pool) get(name hostname.Name) *upstreamConn {
 	for {
@@ -188,7 +198,6 @@ func (p *pool) put(name hostname.Name, u *upstreamConn) {
 	}
 	u.idleSince = time.Now()
 	h.idle = append(h.idle, u)
-	h.protocol = protoH1
 }
 
 // sweepIdle closes what was idle for too long and forgets hosts that have nothing.

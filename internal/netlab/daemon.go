@@ -237,6 +237,14 @@ func (d *Daemon) Ctl(tb testing.TB, v any, args ...string) {
 	}
 }
 
+// CtlRefused runs a control verb that must say no.
+func (d *Daemon) CtlRefused(tb testing.TB, args ...string) {
+	tb.Helper()
+	if out, err := d.ctl(args...); err == nil {
+		tb.Fatalf("ctl %s succeeded: %s", strings.Join(args, " "), out)
+	}
+}
+
 func (d *Daemon) ctl(args ...string) ([]byte, error) {
 	return exec.Command(d.binary, append([]string{"ctl", "--config", d.config}, args...)...).Output()
 }
