@@ -274,9 +274,7 @@ func (x *exchange) bodySent() bool {
 // end without the closing alert of TLS.
 func (x *exchange) cut(up *upstreamConn) (more bool) {
 	up.close()
-	if d := x.revoked.Load(); d != nil {
-		x.out.denial = &deny.Error{Decision: *d}
-	}
+	x.out.denial = x.s.revocation(x.revoked.Load())
 	x.out.up = x.sent.Load()
 	_ = x.s.raw.Close()
 	return false
@@ -288,9 +286,7 @@ func (x *exchange) failed(err error, up *upstreamConn) (more bool) {
 		up.close()
 	}
 	x.out.up = x.sent.Load()
-	if d := x.revoked.Load(); d != nil {
-		x.out.denial = &deny.Error{Decision: *d}
-	}
+	x.out.denial = x.s.revocation(x.revoked.Load())
 	x.mu.Lock()
 	bad := x.bad
 	x.mu.Unlock()

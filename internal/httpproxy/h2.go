@@ -149,7 +149,7 @@ func (s *stream) forward(ctx context.Context, r *http.Request) {
 	err = s.copyBody(res)
 	s.out.up = body.n.Load()
 	if err != nil {
-		s.out.denial = s.cutOff(err)
+		s.out.denial = s.conn.revocation(s.revoked.Load())
 		panic(http.ErrAbortHandler) // RST_STREAM: the client must see that it is cut short
 	}
 	for k, vv := range res.Trailer {
@@ -157,23 +157,11 @@ func (s *stream) forward(ctx context.Context, r *http.Request) {
 	}
 }
 
-// cutOff says why a response ended early: nil when it was the client's doing or
-// the server's, which is no denial.
-func (s *stream) cutOff(error) *deny.Error {
-	if d := s.revoked.Load(); d != nil {
-		return &deny.Error{Decision: *d}
-	}
-	return nil
-}
-
 // fail answers a stream that got no response.
 func (s *stream) fail(r *http.Request, err error) {
-	switch {
-	case s.revoked.Load() != nil:
-		s.out.denial = s.cutOff(err)
-		panic(http.ErrAbortHandler)
-	case r.Context().Err() != nil:
-		panic(http.ErrAbortHandler) // the client is gone
+	s.out.denial = s.conn.revocation(s.revoked.Load())
+	if s.out.denial != nil || r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // revoked, or the client is gone
 	}
 	var reset http2.StreamError
 	if errors.As(err, &reset) {

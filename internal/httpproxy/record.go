@@ -24,6 +24,18 @@ func (c *conn) event(began time.Time) audit.Event {
 	}
 }
 
+// revocation is the denial of a request that was under way when a reload took
+// it or its whole host away, else nil: what ends early for other reasons was allowed.
+func (c *conn) revocation(d *policy.Decision) *deny.Error {
+	switch {
+	case d != nil:
+		return &deny.Error{Decision: *d}
+	case c.revoked.Load():
+		return deny.For(policy.Revoked, "")
+	}
+	return nil
+}
+
 // outcome is what is known of a request when it is over.
 type outcome struct {
 	began          time.Time

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rootcell-ai/rootcell/internal/httpproxy/deny"
 	"github.com/rootcell-ai/rootcell/internal/httpproxy/http1"
 )
 
@@ -88,9 +87,7 @@ func (x *exchange) tunnel(res *http1.Response, up *upstreamConn) {
 	_ = s.raw.Close()
 	wg.Wait()
 	x.out.up, x.out.down = x.sent.Load()+sent, got+int64(len(res.Raw))
-	if d := x.revoked.Load(); d != nil {
-		x.out.denial = &deny.Error{Decision: *d}
-	}
+	x.out.denial = s.revocation(x.revoked.Load())
 }
 
 // relay copies until the clean end of src and passes that end on.
