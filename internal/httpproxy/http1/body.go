@@ -128,7 +128,7 @@ const maxTrailerBytes = 32 << 10
 
 // readTrailer reads the trailer section with its last empty line.
 func readTrailer(src *bufio.Reader, limits Limits) ([]byte, error) {
-	raw, err := readHead(src, min(limits.Bytes, maxTrailerBytes))
+	raw, err := readHead(src, min(limits.Bytes, maxTrailerBytes), false)
 	if err != nil {
 		return nil, err
 	}

@@ -96,7 +96,9 @@ func (h *Head) eachToken(name string, f func(string)) {
 // Invariant: a line feed without its carriage return, and a carriage return
 // without its line feed, end the reading at once (TestRequestHead, B6), so
 // nobody behind can see other line ends than we do.
-func readHead(r *bufio.Reader, limit int) ([]byte, error) {
+//
+// With started the head begins with a start line; a trailer section does not.
+func readHead(r *bufio.Reader, limit int, started bool) ([]byte, error) {
 	var head []byte
 	for {
 		if r.Buffered() == 0 {
@@ -141,7 +143,7 @@ func readHead(r *bufio.Reader, limit int) ([]byte, error) {
 			return head, nil
 		}
 		// What can never become HTTP is refused without waiting for more of it.
-		if start == 0 && !plausibleStart(head) {
+		if started && start < methodWindow && !plausibleStart(head) {
 			return head, ErrNotHTTP
 		}
 	}
@@ -160,9 +162,13 @@ func byteAt(head, window []byte, i int) byte {
 	return 0
 }
 
+// methodWindow is how far the first token of a message is looked at before it
+// has ended.
+const methodWindow = 24
+
 // plausibleStart reports whether b can begin a request or status line.
 func plausibleStart(b []byte) bool {
-	for _, c := range b[:min(len(b), 24)] {
+	for _, c := range b[:min(len(b), methodWindow)] {
 		if c == ' ' || c == '/' {
 			return true
 		}

@@ -30,7 +30,7 @@ type Request struct {
 // ReadRequest reads one request head. io.EOF means a clean end before its
 // first byte. The caller sets deadlines on the connection under r.
 func ReadRequest(r *bufio.Reader, limits Limits) (*Request, error) {
-	raw, err := readHead(r, limits.Bytes)
+	raw, err := readHead(r, limits.Bytes, true)
 	if err != nil {
 		return nil, err
 	}

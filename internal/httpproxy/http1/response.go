@@ -18,7 +18,7 @@ type Response struct {
 // ReadResponse reads one response head, final or interim (1xx), to a request
 // of the given method.
 func ReadResponse(r *bufio.Reader, method string, limits Limits) (*Response, error) {
-	raw, err := readHead(r, limits.Bytes)
+	raw, err := readHead(r, limits.Bytes, true)
 	if err != nil {
 		return nil, err
 	}
