@@ -75,6 +75,13 @@ func checkDialect(source string) *PathError {
 					return foreign(source, i, g.name, g.prefix, g.hint)
 				}
 			}
+			if flag, ok := foreignFlag(rest); ok {
+				return foreign(source, i, "the flag "+flag, "(?"+flag, "leave it out; RE2 has the flags i, m, s and U")
+			}
+		case strings.HasPrefix(rest, "{,") && quantifierLength(rest) > 3:
+			// RE2 would take it for the characters themselves.
+			text := rest[:quantifierLength(rest)]
+			return foreign(source, i, "a repetition without a lower bound", text, fmt.Sprintf("write %q", "{0"+text[1:]))
 		case isQuantifier(rest) && i > 0:
 			n := quantifierLength(rest)
 			if i+n < len(source) && source[i+n] == '+' {
@@ -88,6 +95,24 @@ func checkDialect(source string) *PathError {
 		}
 	}
 	return nil
+}
+
+// foreignFlag finds an inline flag of Python's re that RE2 lacks.
+func foreignFlag(rest string) (flag string, ok bool) {
+	flags, isFlags := strings.CutPrefix(rest, "(?")
+	if !isFlags {
+		return "", false
+	}
+	for i := range len(flags) {
+		switch flags[i] {
+		case 'a', 'L', 'u', 'x':
+			return flags[i : i+1], true
+		case 'i', 'm', 's', 'U', '-':
+		default:
+			return "", false
+		}
+	}
+	return "", false
 }
 
 // classOpening is the start of a class up to where a `]` would close it: one

@@ -70,6 +70,10 @@ func TestCompilePathNamesWhatRE2Lacks(t *testing.T) {
 		{`GET /\g<1>`, 5, "the backreference \\g"},
 		{"GET /(?R)", 5, "a recursion"},
 		{"GET /(*SKIP)", 5, "a control verb"},
+		{"(?x)GET /", 0, "the flag x, `(?x`"},
+		{"(?ia)GET /", 0, "the flag a, `(?a`"},
+		{"(?L:GET) /", 0, "the flag L, `(?L`"},
+		{"GET /x{,3}", 6, "a repetition without a lower bound, `{,3}`"},
 		{"GET /(x", 0, "missing closing )"},
 		{"GET /x)", 0, "unexpected )"},
 		{"GET /x)|(?:y", 0, "unexpected )"},
@@ -99,7 +103,7 @@ func TestCompilePathNamesWhatRE2Lacks(t *testing.T) {
 func TestCompilePathTakesWhatOnlyLooksForeign(t *testing.T) {
 	for _, regex := range []string{
 		`GET /[(?=]`, `GET /\(?=`, `GET /x*?`, `GET /x+?y`, `GET /[+*]+`, `GET /[]+]+`, `GET /[^]*]+`,
-		`GET /\Q(?=x)*+\E`, `GET /(?P<name>x)`, `GET /(?<name>x)`, `GET /(?i:x)`, `GET /x{2}?`, `GET /\*+`, `GET /{a}+`,
+		`GET /\Q(?=x)*+\E`, `GET /(?P<name>x)`, `GET /(?<name>x)`, `GET /(?i:x)`, `GET /x{2}?`, `GET /x{2,}`, `GET /[{,3}]`, `GET /x{,}`, `(?im-s:GET) /`, `GET /\*+`, `GET /{a}+`,
 		`GET /[[:alpha:]]+`, `GET /\d\w\s\b\pL`,
 	} {
 		if _, err := CompilePath(regex); err != nil {

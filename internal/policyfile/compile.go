@@ -26,7 +26,10 @@ type Grant struct {
 // Compile turns lists and grants into a policy. A kind whose list is absent
 // from files or has an error is denied as a whole, grants included; so the
 // policy can be used whatever the problems, and a reload that wants to keep
-// the running one asks Problems.Err. A grant with an error is left out.
+// the running one asks Problems.Err. A grant with an error is left out, and so,
+// with a warning, is one that would widen nothing: a host where path rules
+// apply, or a path where the whole host is allowed, which would take the rest
+// away for as long as it lasts.
 func Compile(files Files, grants ...Grant) (*policy.Policy, Problems) {
 	rules := make(policy.Rules)
 	var problems Problems
@@ -45,9 +48,15 @@ func Compile(files Files, grants ...Grant) (*policy.Policy, Problems) {
 	for _, g := range grants {
 		rule, found := ParseLine(g.Kind, "grant:"+g.ID, g.Line)
 		problems = append(problems, found...)
-		if list, ok := rules[g.Kind]; ok && found.Err() == nil {
-			rules[g.Kind] = append(list, rule)
+		list, ok := rules[g.Kind]
+		if !ok || found.Err() != nil {
+			continue
 		}
+		if _, err := checkEffect(g.Kind, list, rule); err != nil {
+			problems = append(problems, Problem{File: rule.Where, What: err.Error(), Warning: true})
+			continue
+		}
+		rules[g.Kind] = append(list, rule)
 	}
 	return policy.New(rules), problems
 }

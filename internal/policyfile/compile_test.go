@@ -87,6 +87,7 @@ func TestGrants(t *testing.T) {
 		Grant{Kind: policy.KindSSH, ID: "6", Line: "a.example\nb.example"},
 	)
 	want := []string{
+		`grant:3: warning: adding "scoped.example": the path rule allowed-https.txt:1 applies to it, so a line without a regex gives nothing; remove that line, or add what you need as a path rule too`,
 		`grant:4:1:1: "bad" is not a host: it has a single label, and only full names such as host.example.com count`,
 		`grant:5: "# nothing" is not one rule; write one host, or for HTTPS one host and a regex`,
 		`grant:6: "a.example\nb.example" is not one rule; write one host, or for HTTPS one host and a regex`,
@@ -108,6 +109,16 @@ func TestGrants(t *testing.T) {
 	}
 	if d := p.SSH(name(t, "a.example")); d.Allow {
 		t.Errorf("a grant of two lines counts: %+v", d)
+	}
+}
+
+func TestGrantsNeverNarrow(t *testing.T) {
+	p, problems := Compile(files("", "a.example\n", ""), Grant{Kind: policy.KindHTTPS, ID: "1", Line: "a.example GET /x/"})
+	if len(problems) != 1 || !problems[0].Warning || problems[0].File != "grant:1" {
+		t.Errorf("problems: %v", problems)
+	}
+	if d := p.HTTPS(policy.Request{Host: name(t, "a.example"), Method: "POST", Target: "/y"}); !d.Allow {
+		t.Errorf("a grant takes away what the list allows: %+v", d)
 	}
 }
 

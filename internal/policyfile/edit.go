@@ -45,17 +45,32 @@ func Add(kind policy.Kind, text, host, path string) (out string, changed bool, e
 	return text + rule.String() + eol, true, nil
 }
 
-// checkEffect reports whether the list covers the rule already, and fails when
-// adding the rule would not widen the list. Rules for more than one name are
-// added as they are.
+// checkEffect reports whether the rules cover a rule for one name already, and
+// fails when adding it would not widen them. A rule for more than one name is
+// only checked for what it would take away.
 func checkEffect(kind policy.Kind, rules []policy.Rule, rule policy.Rule) (covered bool, err error) {
-	text := rule.Host.String()
-	name, parseErr := hostname.Parse(text)
-	if parseErr != nil {
+	p := policy.New(policy.Rules{kind: rules})
+	name, err := hostname.Parse(rule.Host.String())
+	if err == nil {
+		return checkName(rule, p.Matching(kind, name))
+	}
+	if rule.Path == nil {
 		return false, nil
 	}
-	p := policy.New(policy.Rules{kind: rules})
-	matching := p.Matching(kind, name)
+	for _, r := range rules {
+		name, err := hostname.Parse(r.Host.String())
+		if err != nil || !rule.Host.Match(name) {
+			continue
+		}
+		if _, err := checkName(rule, p.Matching(kind, name)); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// checkName does so for one name, given the rules that match it.
+func checkName(rule policy.Rule, matching []policy.Rule) (covered bool, err error) {
 	if len(matching) == 0 {
 		return false, nil
 	}
@@ -65,13 +80,13 @@ func checkEffect(kind policy.Kind, rules []policy.Rule, rule policy.Rule) (cover
 		}
 		if rule.Path == nil {
 			return false, fmt.Errorf("adding %q: the path rule %s applies to it, so a line without a regex gives nothing; "+
-				"remove that line, or add what you need as a path rule too", text, r.Where)
+				"remove that line, or add what you need as a path rule too", rule, r.Where)
 		}
 		return false, nil
 	}
 	if rule.Path != nil {
 		return false, fmt.Errorf("adding %q: %s allows every request to %s, and a path rule would take the others away; "+
-			"replace that line if this is what you want", rule, matching[0].Where, text)
+			"replace that line if this is what you want", rule, matching[0].Where, matching[0].Host)
 	}
 	return true, nil
 }

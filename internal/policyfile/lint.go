@@ -2,7 +2,10 @@ package policyfile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/rootcell-ai/rootcell/internal/hostname"
 	"github.com/rootcell-ai/rootcell/internal/policy"
@@ -24,6 +27,28 @@ func (l *list) lintHost(line, column int, host policy.Pattern) {
 	case policy.IsPublicSuffix(tail):
 		l.warn(line, column, fmt.Sprintf("%q matches names of strangers: anybody can register below %q", text, tail),
 			"write the domains you need")
+	}
+}
+
+// lintScripts warns about a label that mixes alphabets with letters that look
+// alike, the way in which a false name passes for a known one.
+func (l *list) lintScripts(line, column int, written string, host policy.Pattern) {
+	if !strings.ContainsFunc(written, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return
+	}
+	for label := range strings.SplitSeq(written, ".") {
+		var alphabets []string
+		for name, table := range map[string]*unicode.RangeTable{"Latin": unicode.Latin, "Greek": unicode.Greek, "Cyrillic": unicode.Cyrillic} {
+			if strings.ContainsFunc(label, func(r rune) bool { return unicode.Is(table, r) }) {
+				alphabets = append(alphabets, name)
+			}
+		}
+		if len(alphabets) > 1 {
+			slices.Sort(alphabets)
+			l.warn(line, column, fmt.Sprintf("%s, which is %q, mixes letters that are %s", quote(label), host, strings.Join(alphabets, " and ")),
+				"retype it, or write the \"xn--\" form if it is meant")
+			return
+		}
 	}
 }
 
@@ -81,7 +106,7 @@ func (l *list) lintPath(line, column int, source string) bool {
 			l.report(line, column, fmt.Sprintf("no request can match %s: after the method comes a path, which begins with \"/\"", quote(start)),
 				fmt.Sprintf("write %s", quote(method+" "+suggestTarget(target))))
 			return false
-		case cut && !isRegistered(method):
+		case cut && !slices.Contains(registeredMethods, method):
 			l.warn(line, column, fmt.Sprintf("%s is not a registered method, and methods are case-sensitive", quote(method)),
 				"write for example \"GET\" or \"POST\"")
 		}
@@ -90,15 +115,6 @@ func (l *list) lintPath(line, column int, source string) bool {
 		l.warn(line, column+w.at, w.what, w.hint)
 	}
 	return true
-}
-
-func isRegistered(method string) bool {
-	for _, m := range registeredMethods {
-		if m == method {
-			return true
-		}
-	}
-	return false
 }
 
 // suggestTarget guesses the path in what was written for a regex's start.

@@ -169,6 +169,7 @@ func (l *list) scanHost(r ruleLine, f fields) (policy.Pattern, bool) {
 	host, err := parse(f.host)
 	if err == nil {
 		l.lintHost(r.number, r.column, host)
+		l.lintScripts(r.number, r.column, f.host, host)
 		return host, true
 	}
 	what, hint := fmt.Sprintf("%s is not a host", quote(f.host)), ""

@@ -180,6 +180,8 @@ func TestWarnings(t *testing.T) {
 		"a host below a glob":        {policy.KindHTTPS, "*.a.example\nx.a.example\n", []string{`f:2:1: warning: "x.a.example" is covered by f:1 already`}},
 		"a host line that is scoped": {policy.KindHTTPS, "x.a.example\n*.a.example GET /$\n", []string{
 			`f:1:1: warning: "x.a.example" gives nothing: the path rule f:2 applies to it; remove this line, or give it a regex`}},
+		"a homograph": {policy.KindDNS, "g\u0456thub.com\nb\u00fccher.example\n\u043f\u0440\u0438\u043c\u0435\u0440.example\n", []string{
+			`f:1:1: warning: "g\u0456thub", which is "xn--gthub-n2e.com", mixes letters that are Cyrillic and Latin`}},
 		"two regexes for a host":  {policy.KindHTTPS, "a.example GET /x/\na.example POST /y/\n", nil},
 		"an unescaped dot":        {policy.KindHTTPS, "a.example GET /v1.0/\n", []string{`f:1:18: warning: an unescaped "." matches any character; write "\\."`}},
 		"a dot in a class":        {policy.KindHTTPS, "a.example GET /[a-z.0-9]+/\n", nil},
