@@ -32,6 +32,19 @@ func AmbiguousTarget(target string) bool {
 	}
 }
 
+// onlyEncodedSlashes reports whether encoded slashes are all that makes the
+// path of target ambiguous, and decoding them would make no segment that is
+// empty or of dots.
+func onlyEncodedSlashes(target string) bool {
+	path, _, _ := strings.Cut(target, "?")
+	return strings.Contains(strings.ToLower(path), "%2f") &&
+		!AmbiguousTarget(replaceEncodedSlashes(path, "x")) && !AmbiguousTarget(replaceEncodedSlashes(path, "/"))
+}
+
+func replaceEncodedSlashes(path, with string) string {
+	return strings.NewReplacer("%2f", with, "%2F", with).Replace(path)
+}
+
 // hasAmbiguousByte looks for bytes that stand for something other than
 // themselves somewhere: `\` is a slash to some servers, `;` begins parameters
 // that some strip, and raw bytes outside printable ASCII depend on a charset.

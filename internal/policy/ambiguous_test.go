@@ -53,7 +53,7 @@ func TestAmbiguousTarget(t *testing.T) {
 // readings are what servers do to a path before they act on it. None of them
 // may turn a clear path into one with other segments.
 var readings = map[string]func(string) string{
-	"decodes and resolves": func(p string) string { return keepSlash(p, path.Clean(decode(p))) },
+	"decodes and resolves": func(p string) string { return keepSlash(decode(p), path.Clean(decode(p))) },
 	"decodes twice":        func(p string) string { return decode(decode(p)) },
 	"resolves, then decodes": func(p string) string {
 		return decode(keepSlash(p, path.Clean(p)))
@@ -85,6 +85,29 @@ func keepSlash(from, to string) string {
 		return to + "/"
 	}
 	return to
+}
+
+// A path with nothing but encoded slashes has two readings and no more: every
+// server reads one or the other.
+func FuzzOnlyEncodedSlashes(f *testing.F) {
+	for _, s := range []string{"/a%2fb", "/a%2F..%2fb", "/%2f", "/a%252fb", "/a%%2f2fb", "/a%25%2f2f", "/@a%2Fb?c=//"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		if !onlyEncodedSlashes(target) {
+			return
+		}
+		p, _, _ := strings.Cut(target, "?")
+		want := decode(p)
+		for name, read := range readings {
+			if got := read(p); got != want {
+				t.Errorf("%+q has only encoded slashes, but a server that %s reads %+q instead of %+q", target, name, got, want)
+			}
+		}
+		if !AmbiguousTarget(target) {
+			t.Errorf("%+q has encoded slashes and is clear", target)
+		}
+	})
 }
 
 func FuzzAmbiguousTarget(f *testing.F) {

@@ -91,9 +91,17 @@
 //   - encoded bytes that are not UTF-8, over-long forms included, and
 //     characters that compatibility normalisation turns into `. / \ ; ? # %`
 //
-// A host that needs such paths (`/@scope%2fname` of a package registry) is
-// allowed by a line without a regex. On such hosts nothing of this is looked
-// at: the target passes as it stands.
+// There is one exception, for interfaces that put a slash into a segment, such
+// as package names with a scope or resource names in a cloud. A regex that
+// itself spells an encoded slash, `%2f`, `%2F` or `%2[fF]`, is also matched
+// against paths in which encoded slashes are all that is ambiguous, and which
+// would have no dot or empty segment if those were decoded. It counts for that
+// rule alone:
+//
+//	registry.example.com ^GET /@[a-z0-9-]+%2[fF][a-z0-9-]+$
+//
+// A host that needs other such paths is allowed by a line without a regex. On
+// such hosts nothing of this is looked at: the target passes as it stands.
 //
 // # Which rule decided
 //

@@ -19,6 +19,9 @@ const (
 type Path struct {
 	source string
 	re     *regexp.Regexp
+	// slashes is true when the regex spells an encoded slash, so that whoever
+	// wrote it had targets with encoded slashes in view.
+	slashes bool
 }
 
 // PathError says why text is not the regex of a path rule.
@@ -67,7 +70,13 @@ func CompilePath(source string) (*Path, error) {
 	if err != nil {
 		return nil, syntaxError(source, err)
 	}
-	return &Path{source: source, re: re}, nil
+	return &Path{source: source, re: re, slashes: spellsSlash(source)}, nil
+}
+
+// spellsSlash looks for `%2f`, `%2F` and `%2[fF]`.
+func spellsSlash(source string) bool {
+	source = strings.ToLower(source)
+	return strings.Contains(source, "%2f") || strings.Contains(source, "%2[ff]")
 }
 
 // String returns the source of the regex.

@@ -130,6 +130,7 @@ func (p *Policy) HTTPS(r Request) Decision {
 		return Deny(Malformed)
 	}
 	open, scoped, allowed := none, none, none
+	ambiguous, slashes := false, false
 	ix.each(r.Host.String(), func(e *entry) {
 		switch {
 		case e.Path == nil:
@@ -137,8 +138,18 @@ func (p *Policy) HTTPS(r Request) Decision {
 				open = e
 			}
 			return
+		case scoped == none:
+			ambiguous = AmbiguousTarget(r.Target)
+			slashes = ambiguous && onlyEncodedSlashes(r.Target)
+			scoped = e
 		case e.order < scoped.order:
 			scoped = e
+		}
+		// Invariant: where paths decide, a path has one reading, or the rule
+		// spells the other (TestAmbiguousTargetsAreDeniedWherePathsDecide,
+		// TestEncodedSlashesNeedARuleThatSpellsThem).
+		if ambiguous && (!slashes || !e.Path.slashes) {
+			return
 		}
 		if e.order < allowed.order && e.Path.Match(r.Method, r.Target) {
 			allowed = e
@@ -149,14 +160,12 @@ func (p *Policy) HTTPS(r Request) Decision {
 		return Deny(NoRule)
 	case scoped == none:
 		return Decision{Allow: true, Rule: open.Where}
-	// Invariant: where paths decide, a path has one reading
-	// (TestAmbiguousTargetsAreDeniedWherePathsDecide).
-	case AmbiguousTarget(r.Target):
+	case allowed != none:
+		return Decision{Allow: true, Rule: allowed.Where}
+	case ambiguous:
 		return Decision{Reason: AmbiguousPath, Rule: scoped.Where}
-	case allowed == none:
-		return Decision{Reason: PathRule, Rule: scoped.Where}
 	}
-	return Decision{Allow: true, Rule: allowed.Where}
+	return Decision{Reason: PathRule, Rule: scoped.Where}
 }
 
 // Matching returns the rules whose host matches name, in file order, whatever
