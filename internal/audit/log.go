@@ -22,7 +22,7 @@ const (
 	// retryInterval spaces attempts while the disk refuses.
 	retryInterval = time.Second
 	// keepBuffer is the largest buffer kept for reuse after a burst.
-	keepBuffer = 256 << 10
+	keepBuffer = 1 << 20
 )
 
 // Stats says how the log fares. Dropped greater than zero or an Error means that

@@ -30,11 +30,21 @@ func (k *Sockets) Close() {
 // receiveBuffer holds the queries of a burst until they are read.
 const receiveBuffer = 1 << 20
 
-// Listen opens UDP sockets, one for each processor, and a TCP listener on addr.
+// Listen opens a TCP listener and UDP sockets, one for each processor, on addr.
 // With port 0 all of them get the same port.
 func Listen(ctx context.Context, addr netip.AddrPort) (*Sockets, error) {
 	k := &Sockets{}
-	config := net.ListenConfig{Control: reusePort}
+	// TCP first: it refuses an address that another daemon serves, where UDP would
+	// share it.
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	l, err := config.Listen(ctx, "tcp4", addr.String())
+	if err != nil {
+		return nil, fmt.Errorf("listening for DNS on tcp %s: %w", addr, err)
+	}
+	k.TCP = l
+	addr = l.Addr().(*net.TCPAddr).AddrPort()
+	config.Control = reusePort
 	for range max(1, runtime.GOMAXPROCS(0)) {
 		conn, err := config.ListenPacket(ctx, "udp4", addr.String())
 		if err != nil {
@@ -45,16 +55,7 @@ func Listen(ctx context.Context, addr netip.AddrPort) (*Sockets, error) {
 		// Not fatal: the kernel gives what its limit allows.
 		_ = udp.SetReadBuffer(receiveBuffer)
 		k.UDP = append(k.UDP, udp)
-		addr = udp.LocalAddr().(*net.UDPAddr).AddrPort()
 	}
-	var tcp net.ListenConfig
-	tcp.SetMultipathTCP(false)
-	l, err := tcp.Listen(ctx, "tcp4", addr.String())
-	if err != nil {
-		k.Close()
-		return nil, fmt.Errorf("listening for DNS on tcp %s: %w", addr, err)
-	}
-	k.TCP = l
 	return k, nil
 }
 

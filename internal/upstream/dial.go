@@ -41,7 +41,7 @@ func (r *Resolver) Dial(ctx context.Context, name hostname.Name, port uint16) (n
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.dialTimeout)
 	defer cancel()
-	conn, err := r.dialAny(ctx, addrs, port)
+	conn, err := dialAny(ctx, addrs, port)
 	if err != nil {
 		// Perhaps the host has moved: the next attempt asks again.
 		r.cache.remove(name)
@@ -57,9 +57,9 @@ type dialed struct {
 
 // dialAny starts on the addresses one after the other, the next one when the
 // previous failed or had its head start, and returns the first connection.
-func (r *Resolver) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+func dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	if len(addrs) == 1 {
-		return r.dialOne(ctx, addrs[0], port)
+		return dialOne(ctx, addrs[0], port)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -81,7 +81,7 @@ func (r *Resolver) dialAny(ctx context.Context, addrs []netip.Addr, port uint16)
 			started++
 			running++
 			go func() {
-				conn, err := r.dialOne(ctx, addr, port)
+				conn, err := dialOne(ctx, addr, port)
 				results <- dialed{conn, err}
 			}()
 			timer.Reset(headStart)
@@ -108,7 +108,7 @@ func closeRest(results <-chan dialed, n int) {
 	}
 }
 
-func (r *Resolver) dialOne(ctx context.Context, addr netip.Addr, port uint16) (net.Conn, error) {
+func dialOne(ctx context.Context, addr netip.Addr, port uint16) (net.Conn, error) {
 	want := netip.AddrPortFrom(addr, port).String()
 	d := net.Dialer{
 		// The last look, on what the kernel is about to be given.
@@ -119,5 +119,22 @@ func (r *Resolver) dialOne(ctx context.Context, addr netip.Addr, port uint16) (n
 			return nil
 		},
 	}
-	return d.DialContext(ctx, "tcp4", want)
+	conn, err := d.DialContext(ctx, "tcp4", want)
+	if err != nil {
+		return nil, err
+	}
+	if loops(conn) {
+		conn.Close()
+		return nil, fmt.Errorf("%s is this machine's own address", addr)
+	}
+	return conn, nil
+}
+
+// loops reports whether a connection ends on this machine: then the kernel gave
+// it the same address on both sides. It holds for addresses that came after
+// Config.Deny was written; loopback is Deny's and specialaddr's.
+func loops(conn net.Conn) bool {
+	local, ok1 := conn.LocalAddr().(*net.TCPAddr)
+	remote, ok2 := conn.RemoteAddr().(*net.TCPAddr)
+	return ok1 && ok2 && local.IP.Equal(remote.IP) && !remote.IP.IsLoopback()
 }
