@@ -50,7 +50,7 @@ func checkDialect(source string) *PathError {
 		case strings.HasPrefix(rest, `\Q`) && !inClass:
 			end := strings.Index(rest, `\E`)
 			if end < 0 {
-				return nil
+				return &PathError{Source: source, At: i, Why: "the quotation `\\Q` has no end", Hint: "write \"\\E\" after it"}
 			}
 			i += end + 1
 		case rest[0] == '\\':

@@ -81,6 +81,7 @@ func TestCompilePathNamesWhatRE2Lacks(t *testing.T) {
 		{"GET /x**", 6, "invalid nested repetition operator: `**`"},
 		{"*GET /", 0, "missing argument to repetition operator: `*`"},
 		{`GET /\`, 5, "ends in a backslash"},
+		{`GET /\Qx`, 5, "the quotation `\\Q` has no end"},
 		{`GET /\y`, 5, "invalid escape sequence: `\\y`"},
 		{"GET /x{1001}", 6, "invalid repeat count: `{1001}`"},
 		{"GET /(a{900}b){1000}", 0, "invalid repeat count"},

@@ -2,6 +2,7 @@ package policyfile
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -100,11 +101,11 @@ func (l *list) lintPath(line, column int, source string) bool {
 		switch {
 		case strings.ContainsAny(method, "/?:=\\*") || cut && method == "":
 			l.report(line, column, fmt.Sprintf("no request can match %s: a request begins with its method and one space", quote(start)),
-				fmt.Sprintf("write %s, or \"[A-Z]+ \" for any method", quote("GET "+suggestTarget(start))))
+				fmt.Sprintf("write \"GET %s\", or \"[A-Z]+ \" for any method", suggestTarget(start)))
 			return false
 		case cut && target != "" && target[0] != '/' && target != "*":
 			l.report(line, column, fmt.Sprintf("no request can match %s: after the method comes a path, which begins with \"/\"", quote(start)),
-				fmt.Sprintf("write %s", quote(method+" "+suggestTarget(target))))
+				fmt.Sprintf("write \"%s %s\"", method, suggestTarget(target)))
 			return false
 		case cut && !slices.Contains(registeredMethods, method):
 			l.warn(line, column, fmt.Sprintf("%s is not a registered method, and methods are case-sensitive", quote(method)),
@@ -117,7 +118,8 @@ func (l *list) lintPath(line, column int, source string) bool {
 	return true
 }
 
-// suggestTarget guesses the path in what was written for a regex's start.
+// suggestTarget guesses the path in the literal start of a regex, and returns a
+// regex for it.
 func suggestTarget(s string) string {
 	s = strings.TrimLeft(s, " ")
 	if _, rest, found := strings.Cut(s, "://"); found {
@@ -126,7 +128,7 @@ func suggestTarget(s string) string {
 	for _, m := range registeredMethods {
 		s = strings.TrimPrefix(s, m)
 	}
-	return "/" + strings.TrimLeft(s, "/")
+	return regexp.QuoteMeta("/" + strings.TrimLeft(s, "/"))
 }
 
 type regexWarning struct {
@@ -140,6 +142,8 @@ func lintRegex(source string) []regexWarning {
 	inClass := false
 	for i := 0; i < len(source); i++ {
 		switch c := source[i]; {
+		case strings.HasPrefix(source[i:], `\Q`) && !inClass:
+			i += strings.Index(source[i:], `\E`) + 1
 		case c == '\\':
 			i++
 		case inClass:
@@ -148,7 +152,7 @@ func lintRegex(source string) []regexWarning {
 			inClass = true
 		case c != '.':
 		case i > 0 && isWord(source[i-1]) && i+1 < len(source) && isWord(source[i+1]):
-			out = append(out, regexWarning{len([]rune(source[:i])), "an unescaped \".\" matches any character", `write "\\."`})
+			out = append(out, regexWarning{len([]rune(source[:i])), "an unescaped \".\" matches any character", `write "\."`})
 		case i+2 < len(source) && (source[i+1] == '*' || source[i+1] == '+') && strings.Trim(source[i+2:], "$)?") != "":
 			out = append(out, regexWarning{len([]rune(source[:i])),
 				fmt.Sprintf("%q also crosses \"/\" and \"?\", so what follows may match inside the query", source[i:i+2]),
