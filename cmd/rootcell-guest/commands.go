@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,16 +13,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rootcell-ai/rootcell/internal/guest/agentprobe"
 	"github.com/rootcell-ai/rootcell/internal/guest/agentroot"
 	"github.com/rootcell-ai/rootcell/internal/guest/connect"
 	"github.com/rootcell-ai/rootcell/internal/guest/firewallinit"
+	"github.com/rootcell-ai/rootcell/internal/guest/firewallprobe"
 	"github.com/rootcell-ai/rootcell/internal/guest/machine"
+	"github.com/rootcell-ai/rootcell/internal/guest/probe"
 	"github.com/rootcell-ai/rootcell/internal/guest/verbs"
 )
 
 type commands struct {
 	Connect     connectCommand     `cmd:"" help:"Connect standard input and output to HOST:PORT through the firewall (SSH ProxyCommand)."`
 	Trust       trustCommand       `cmd:"" help:"Make this system trust the CA certificate on standard input."`
+	Probe       probeCommand       `cmd:"" help:"Run the boundary probes as root in the agent: a request on standard input, a result a line on standard output, both JSON."`
 	PowerButton powerButtonCommand `cmd:"" name:"power-button" help:"Switch the machine off when its power button is pressed."`
 	Control     controlCommand     `cmd:"" help:"Run one command of the host's fixed set, taken from SSH_ORIGINAL_COMMAND (for OpenSSH's ForceCommand)."`
 	ServeSSH    serveSSHCommand    `cmd:"" name:"serve-ssh" hidden:""`
@@ -44,7 +49,7 @@ func exitStatus(err error) int {
 type controlCommand struct{}
 
 func (controlCommand) Run(ctx context.Context) error {
-	c := verbs.Default(buildVersion(), nil)
+	c := verbs.Default(buildVersion(), firewallProbe)
 	if code := c.Run(ctx, os.Getenv("SSH_ORIGINAL_COMMAND"), os.Stdin, os.Stdout, os.Stderr); code != 0 {
 		return status(code)
 	}
@@ -54,7 +59,7 @@ func (controlCommand) Run(ctx context.Context) error {
 type serveSSHCommand struct{}
 
 func (serveSSHCommand) Run(log *slog.Logger) error {
-	return firewallinit.ServeSSH(verbs.Default(buildVersion(), nil).Run, log)
+	return firewallinit.ServeSSH(verbs.Default(buildVersion(), firewallProbe).Run, log)
 }
 
 type confineCommand struct {
@@ -89,6 +94,24 @@ func (c trustCommand) Run() error {
 	defer root.Close()
 	return agentroot.Trust(root, text)
 }
+
+type probeCommand struct{}
+
+func (probeCommand) Run(ctx context.Context) error {
+	var req probe.Request
+	dec := json.NewDecoder(io.LimitReader(os.Stdin, 1<<20))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&req); err != nil {
+		return fmt.Errorf("reading the request: %w", err)
+	}
+	out := json.NewEncoder(os.Stdout)
+	var writeErr error
+	err := agentprobe.Run(ctx, req, func(r probe.Result) { writeErr = errors.Join(writeErr, out.Encode(r)) })
+	return errors.Join(err, writeErr)
+}
+
+// firewallProbe is the verb `probe` of the firewall.
+func firewallProbe(ctx context.Context) (any, error) { return firewallprobe.Run(ctx) }
 
 type powerButtonCommand struct{}
 

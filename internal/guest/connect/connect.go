@@ -22,30 +22,56 @@ const (
 	maxDenial     = 8 << 10
 )
 
+// DeniedError is the firewall's refusal of a tunnel.
+type DeniedError struct {
+	Target string // host:port
+	Code   string // reason code; empty when the answer had none
+	Text   string // the firewall's explanation, safe for a terminal
+}
+
+func (e *DeniedError) Error() string {
+	if e.Code == "" {
+		return fmt.Sprintf("the firewall refused %s: %s", e.Target, e.Text)
+	}
+	return fmt.Sprintf("the firewall refused %s (%s)\n%s", e.Target, e.Code, e.Text)
+}
+
 // Run tunnels in and out to host:port through the proxy at the address proxy.
 // It returns when the far side has closed the tunnel.
 func Run(ctx context.Context, proxy, host string, port uint16, in io.Reader, out io.Writer) error {
+	conn, reader, err := Open(ctx, proxy, host, port)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return join(conn, reader, in, out)
+}
+
+// Open asks the proxy for a tunnel to host:port. What comes out of it is read
+// from the reader, which may hold bytes already. The caller closes the
+// connection. A refusal is a *DeniedError.
+func Open(ctx context.Context, proxy, host string, port uint16) (net.Conn, *bufio.Reader, error) {
 	// The request is one line: what could break it is not sent.
 	if host == "" || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		return fmt.Errorf("connecting to %q: not a host name", host)
+		return nil, nil, fmt.Errorf("connecting to %q: not a host name", host)
 	}
 	target := net.JoinHostPort(host, strconv.Itoa(int(port)))
 	dialer := net.Dialer{Timeout: dialTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", proxy)
 	if err != nil {
-		return fmt.Errorf("dialing the firewall's proxy %q: %w", proxy, err)
+		return nil, nil, fmt.Errorf("dialing the firewall's proxy %q: %w", proxy, err)
 	}
-	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	reader, err := open(conn, target)
+	reader, err := ask(conn, target)
 	if err != nil {
-		return err
+		conn.Close()
+		return nil, nil, err
 	}
-	return join(conn, reader, in, out)
+	return conn, reader, nil
 }
 
-// open asks for the tunnel. The reader may hold bytes of it already.
-func open(conn net.Conn, target string) (*bufio.Reader, error) {
+func ask(conn net.Conn, target string) (*bufio.Reader, error) {
 	if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return nil, fmt.Errorf("asking the firewall for %q: %w", target, err)
 	}
@@ -58,7 +84,7 @@ func open(conn net.Conn, target string) (*bufio.Reader, error) {
 		return nil, fmt.Errorf("reading the firewall's answer about %q: %w", target, err)
 	}
 	if answer.StatusCode != http.StatusOK {
-		return nil, denial(target, answer, reader)
+		return nil, denial(target, answer)
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("opening the tunnel to %q: %w", target, err)
@@ -66,23 +92,14 @@ func open(conn net.Conn, target string) (*bufio.Reader, error) {
 	return reader, nil
 }
 
-// denial is the firewall's own explanation. For the answer to a CONNECT that
-// was refused net/http gives no body when it thinks there is none, so the rest
-// of the connection is read, bounded.
-func denial(target string, answer *http.Response, reader *bufio.Reader) error {
-	body := io.Reader(answer.Body)
-	if answer.ContentLength == 0 && answer.Header.Get("Content-Length") != "0" {
-		body = reader
-	}
-	text, err := io.ReadAll(io.LimitReader(body, maxDenial))
+func denial(target string, answer *http.Response) error {
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxDenial))
 	explanation := printable(strings.TrimSpace(string(text)))
 	if explanation == "" {
 		explanation = printable(answer.Status)
 	}
-	if code := answer.Header.Get("Rootcell-Deny"); code != "" {
-		return fmt.Errorf("the firewall refused %s (%s)\n%s", target, printable(code), explanation)
-	}
-	return errors.Join(fmt.Errorf("the firewall refused %s: %s", target, explanation), err)
+	denied := &DeniedError{Target: target, Code: printable(answer.Header.Get("Rootcell-Deny")), Text: explanation}
+	return errors.Join(denied, err)
 }
 
 // printable drops what a terminal could take for commands.
