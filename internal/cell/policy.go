@@ -48,6 +48,13 @@ func (c *Cell) policyFiles(dir string) (policyfile.Files, policyfile.Problems, e
 	return files, problems, nil
 }
 
+// PolicyLists are the lists that PolicyCheck reads; those with errors are among
+// them and deny their kind.
+func (c *Cell) PolicyLists(dir string) (policyfile.Files, error) {
+	files, _, err := c.policyFiles(dir)
+	return files, err
+}
+
 func (c *Cell) located(dir string, problems policyfile.Problems) policyfile.Problems {
 	located := make(policyfile.Problems, len(problems))
 	for i, p := range problems {

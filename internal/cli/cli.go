@@ -189,8 +189,12 @@ func (a *app) host() (*cell.Host, error) {
 			return make(Machine{Config: cfg, StateRoot: root.Dir, CacheDir: a.cacheDir(), Log: a.logger})
 		}
 	}
+	images := a.Images
+	if images == nil {
+		images = &imageBuilder{a}
+	}
 	return &cell.Host{
-		Root: root, Providers: providers, Images: a.Images,
+		Root: root, Providers: providers, Images: images,
 		Environ: a.Environ, GOOS: runtime.GOOS, GOARCH: runtime.GOARCH,
 		Version: a.Version, Command: "rootcell " + shellLine(a.Args), NoWait: a.flags.NoWait,
 		Report: a.report, Warn: func(text string) { a.ui.Warnf("%s", text) },
@@ -218,14 +222,11 @@ func (a *app) cell() (*cell.Cell, error) {
 	return h.Cell(name)
 }
 
-// report shows what a command is doing. Nothing is shown before the first
-// report, so that quick commands stay quiet.
+// report shows what a command is doing, step by step with the time each took.
+// Nothing is shown before the first report, so that quick commands stay quiet.
 func (a *app) report(text string) {
-	if a.task == nil {
-		a.task = a.ui.Task("%s", text)
-		return
-	}
-	a.task.Detail("%s", text)
+	a.endTask(nil)
+	a.task = a.ui.Task("%s", text)
 }
 
 func (a *app) endTask(err error) {

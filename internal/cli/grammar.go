@@ -39,6 +39,7 @@ type grammar struct {
 
 	Init       initCmd       `cmd:"" group:"setup" help:"Create the instance's directory and configuration; start nothing."`
 	Select     selectCmd     `cmd:"" group:"setup" help:"Make an instance the default for later commands."`
+	Image      imageCmd      `cmd:"" group:"setup" help:"List, build and prune guest images."`
 	Doctor     doctorCmd     `cmd:"" group:"setup" help:"Check tools, acceleration, disk and permissions of the host."`
 	Completion completionCmd `cmd:"" group:"setup" help:"Print a completion script for a shell."`
 

@@ -64,23 +64,12 @@ func (*removeCmd) Run(a *app) error {
 	return a.did(c, "remove", "removed the machines of")
 }
 
-type resetCmd struct {
-	Yes bool `short:"y" help:"Do not ask."`
-}
+type resetCmd struct{}
 
-func (r *resetCmd) Run(a *app) error {
+func (*resetCmd) Run(a *app) error {
 	c, err := a.cell()
 	if err != nil {
 		return err
-	}
-	if !r.Yes {
-		yes, err := a.ui.Question("This deletes everything in the agent of " + c.Name + ". Go on?")
-		if err != nil {
-			return err
-		}
-		if !yes {
-			return exitStatus(cell.ExitFailed)
-		}
 	}
 	if err := c.Reset(a.ctx); err != nil {
 		return err

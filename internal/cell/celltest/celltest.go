@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -149,7 +150,19 @@ func (w *World) serve(id provider.CellID, conn net.Conn) {
 			return true
 		},
 	}
-	server.serve(conn)
+	// Both ends of an SSH connection begin by writing, which would be the end
+	// of it on a pipe without a buffer.
+	near, far := buffered()
+	defer near.Close()
+	go func() {
+		_, _ = io.Copy(near, conn)
+		near.Close()
+	}()
+	go func() {
+		_, _ = io.Copy(conn, near)
+		conn.Close()
+	}()
+	server.serve(far)
 }
 
 // boot gives a firewall that was started since the last look its lists anew.
@@ -168,7 +181,7 @@ func (w *World) boot(id provider.CellID, cfg guestcfg.Config) {
 
 func (w *World) serveAgent(cfg guestcfg.Config, conn net.Conn) {
 	defer conn.Close()
-	server := &server{user: cfg.Agent.User, hostKey: cfg.SSH.HostKey.Reveal(), authorized: cfg.SSH.AuthorizedKeys, sftp: true}
+	server := &server{user: cfg.Agent.User, hostKey: cfg.SSH.HostKey.Reveal(), authorized: cfg.SSH.AuthorizedKeys, sftp: w.Home}
 	server.run = func(c command) int { return c.local(w.Home, w.tools) }
 	server.serve(conn)
 }

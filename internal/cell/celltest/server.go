@@ -13,6 +13,7 @@ import (
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 )
 
 // server is an SSH server for one connection.
@@ -20,7 +21,7 @@ type server struct {
 	user       string
 	hostKey    string
 	authorized []string
-	sftp       bool
+	sftp       string // directory in which copies begin; "" has no SFTP
 	run        func(command) int
 	forward    func(host string, port uint32, conn net.Conn) bool // nil refuses
 }
@@ -123,9 +124,9 @@ func (s *server) session(request ssh.NewChannel) {
 				c.env = append(c.env, kv.Name+"="+kv.Value)
 			}
 		case "subsystem":
-			ok = s.sftp && ssh.Unmarshal(r.Payload, &text) == nil && text.Text == "sftp"
+			ok = s.sftp != "" && ssh.Unmarshal(r.Payload, &text) == nil && text.Text == "sftp"
 			if ok {
-				go serveSFTP(channel)
+				go serveSFTP(channel, s.sftp)
 			}
 		default:
 			ok = false
@@ -146,9 +147,9 @@ func (s *server) start(channel ssh.Channel, c command) {
 	channel.Close()
 }
 
-func serveSFTP(channel ssh.Channel) {
+func serveSFTP(channel ssh.Channel, home string) {
 	defer channel.Close()
-	server, err := sftp.NewServer(channel)
+	server, err := sftp.NewServer(channel, sftp.WithServerWorkingDirectory(home))
 	if err != nil {
 		return
 	}
@@ -202,4 +203,21 @@ func (c command) answer(v any) int {
 func (c command) refuse(why string) int {
 	fmt.Fprintln(c.stderr, "rootcell firewall: "+why)
 	return 2
+}
+
+// buffered is a pair of connected sockets. It panics where there are none.
+func buffered() (near, far net.Conn) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		panic(err)
+	}
+	conns := make([]net.Conn, 2)
+	for i, fd := range pair {
+		f := os.NewFile(uintptr(fd), "pair")
+		if conns[i], err = net.FileConn(f); err != nil {
+			panic(err)
+		}
+		f.Close()
+	}
+	return conns[0], conns[1]
 }
