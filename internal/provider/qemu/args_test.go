@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func testLaunch(role provider.Role, accel, arch string) launch {
 	return launch{
 		Name: string(role) + "-work", Arch: arch, Accel: accel, Binary: "qemu", CPUs: 2, MemoryBytes: 1 << 30, DiskBytes: 8 << 30,
-		Kernel: "/images/a,b/kernel", Initrd: "/images/a,b/initrd", Cmdline: "quiet", ConfigHash: "hash",
+		Kernel: "/images/a,b/kernel", Initrd: "/images/a,b/initrd", Cmdline: "debug", ConfigHash: "hash",
 	}
 }
 
@@ -82,7 +82,7 @@ func TestAgentHasOnlyTheLink(t *testing.T) {
 			devices = append(devices, kind)
 		}
 		// Every device is named here: one that is added has to be thought about.
-		if diff := cmp.Diff([]string{"virtio-rng-pci", "virtio-blk-pci", "virtio-net-pci"}, devices); diff != "" {
+		if diff := cmp.Diff([]string{"virtio-rng-pci", "virtio-balloon-pci", "virtio-blk-pci", "virtio-net-pci"}, devices); diff != "" {
 			t.Errorf("devices of the agent (%s):\n%s", arch, diff)
 		}
 		if !slices.Contains(args, "-nodefaults") {

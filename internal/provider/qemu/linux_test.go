@@ -54,7 +54,7 @@ func guestKernel(t *testing.T) (kernel, modules string) {
 // the kernel has them as modules and not built in.
 var guestModules = []string{
 	"virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci",
-	"failover", "net_failover", "virtio_net", "qemu_fw_cfg",
+	"failover", "net_failover", "virtio_net", "qemu_fw_cfg", "virtio_balloon",
 }
 
 // buildInitrd makes the initrd of the test guests.

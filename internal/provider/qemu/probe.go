@@ -44,7 +44,7 @@ func probe(ctx context.Context, binary, arch, accel string, patience time.Durati
 		return fmt.Errorf("writing the acceleration probe: %w", err)
 	}
 	args = append(args, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-accel", accelArgument(accel), "-cpu", cpuModel(accel), "-bios", path)
+		"-accel", accel, "-cpu", cpuModel(accel), "-bios", path)
 	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(limit, binary, args...)

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rootcell-ai/rootcell/internal/provider"
 )
 
@@ -125,5 +127,15 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 		path = filepath.Join(link, filepath.Base(path))
 	}
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", path)
+	for {
+		conn, err := d.DialContext(ctx, "unix", path)
+		// QEMU's queue holds one connection besides the one it serves; Linux
+		// says EAGAIN when it is full.
+		if !errors.Is(err, unix.EAGAIN) {
+			return conn, err
+		}
+		if pause(ctx, 5*time.Millisecond) != nil {
+			return nil, err
+		}
+	}
 }
