@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rootcell-ai/rootcell/internal/guest/probe"
+	"github.com/rootcell-ai/rootcell/internal/probe"
 )
 
 const (

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/rootcell-ai/rootcell/internal/guest/firewallinit"
-	"github.com/rootcell-ai/rootcell/internal/guest/probe"
+	"github.com/rootcell-ai/rootcell/internal/probe"
 )
 
 const nftTimeout = 20 * time.Second
