@@ -42,10 +42,7 @@ func BenchmarkServe(b *testing.B) {
 			gate.Swap(rules(b, "ok.example"))
 			server := dnsproxy.New(dnsproxy.Config{Gate: gate, Resolver: resolver, Audit: log, Instance: "default",
 				Limits: dnsproxy.Limits{BudgetChars: 1 << 40}})
-			sockets, err := dnsproxy.Listen(b.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
-			if err != nil {
-				b.Fatal(err)
-			}
+			sockets := listen(b)
 			addr := sockets.TCP.Addr().String()
 			go server.Serve(sockets)
 			defer func() { _ = server.Shutdown(b.Context()) }()

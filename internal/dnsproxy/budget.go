@@ -141,9 +141,10 @@ func coveringSuffix(p *policy.Policy, name hostname.Name, rule string) string {
 const (
 	// Labels at least this long, of so many bits a character and with a digit in so
 	// many characters are data in some base-16 or base-32 alphabet, not something
-	// that a person named. Words alone reach the entropy, but not the digits.
-	suspectLabel   = 40
-	suspectEntropy = 3.3
+	// that a person named. Words alone reach the entropy, but not the digits; a UUID
+	// with a short prefix stays below the length.
+	suspectLabel   = 48
+	suspectEntropy = 2.5
 	suspectDigits  = 8
 )
 

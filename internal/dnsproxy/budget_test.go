@@ -82,6 +82,24 @@ func letters(r rune) rune {
 	return r
 }
 
+func TestNamesShapedLikeDataStayHere(t *testing.T) {
+	l := newLab(t, dnsproxy.Limits{}, always, "tunnel.example")
+	for name, data := range map[string]string{
+		"base 32":              strings.ToLower(base32.StdEncoding.EncodeToString([]byte("the quick brown fox jumps over 13 dogs"))[:60]),
+		"hex":                  hex.EncodeToString([]byte("the quick brown fox jumps over")),
+		"hex in a later label": "0." + hex.EncodeToString([]byte("the quick brown fox jumps over")) + ".x",
+		"very many characters": strings.Repeat("word-of-mine.", 10) + "x",
+	} {
+		r := l.ask(t, "udp", data+".tunnel.example", dns.TypeA)
+		if r.Rcode != dns.RcodeRefused || l.events.last(t).Reason != string(policy.Limit) {
+			t.Errorf("%s: %s", name, describe(r))
+		}
+	}
+	if names := l.authority.Names(); len(names) != 0 {
+		t.Errorf("the authority was asked for %q", names)
+	}
+}
+
 func TestNamesOfOrdinaryServicesPass(t *testing.T) {
 	l := newLab(t, dnsproxy.Limits{}, always, "example.com")
 	for _, name := range []string{
@@ -90,7 +108,7 @@ func TestNamesOfOrdinaryServicesPass(t *testing.T) {
 		"internal-my-load-balancer-1234567890.us-west-2.elb",
 		"project-git-some-feature-branch-of-mine-my-team-name.preview",
 		"a-rather-long-name-that-somebody-has-given-to-a-service-v2",
-		"rr3---sn-4g5e6nzz", "1-2-3-4.ec2", "xn--bcher-kva",
+		"rr3---sn-4g5e6nzz", "lb-550e8400-e29b-41d4-a716-446655440000", "1-2-3-4.ec2", "xn--bcher-kva",
 	} {
 		if r := l.ask(t, "udp", name+".example.com", dns.TypeA); r.Rcode != dns.RcodeSuccess {
 			t.Errorf("%s: %s", name, describe(r))

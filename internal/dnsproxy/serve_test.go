@@ -75,10 +75,7 @@ func newLab(t testing.TB, limits dnsproxy.Limits, handle dnstest.Handler, lines 
 	t.Cleanup(func() { resolver.Close() })
 	l.resolver = resolver
 	l.server = dnsproxy.New(dnsproxy.Config{Gate: l.gate, Resolver: resolver, Audit: l.events, Instance: "default", Limits: limits})
-	sockets, err := dnsproxy.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	sockets := listen(t)
 	l.addr = sockets.TCP.Addr().String()
 	served := make(chan struct{})
 	go func() {
@@ -97,6 +94,21 @@ func newLab(t testing.TB, limits dnsproxy.Limits, handle dnstest.Handler, lines 
 		}
 	})
 	return l
+}
+
+// listen finds a port that is free for both transports.
+func listen(t testing.TB) *dnsproxy.Sockets {
+	t.Helper()
+	var last error
+	for range 20 {
+		sockets, err := dnsproxy.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+		if err == nil {
+			return sockets
+		}
+		last = err
+	}
+	t.Fatal(last)
+	return nil
 }
 
 // ask sends a query for name with EDNS and returns the response.

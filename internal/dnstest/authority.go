@@ -42,14 +42,7 @@ type Authority struct {
 func Start(t testing.TB, handle Handler) *Authority {
 	t.Helper()
 	a := &Authority{handle: handle, asked: make(chan struct{}, 1)}
-	udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tcp, err := net.Listen("tcp4", udp.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	udp, tcp := listen(t)
 	a.Addr = udp.LocalAddr().(*net.UDPAddr).AddrPort()
 	for _, s := range []*dns.Server{
 		{PacketConn: udp, Handler: a.serve("udp"), MsgAcceptFunc: acceptAll},
@@ -68,6 +61,26 @@ func Start(t testing.TB, handle Handler) *Authority {
 		})
 	}
 	return a
+}
+
+// listen finds a port that is free for both transports.
+func listen(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var last error
+	for range 20 {
+		udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := net.Listen("tcp4", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp
+		}
+		last = err
+		udp.Close()
+	}
+	t.Fatal(last)
+	return nil, nil
 }
 
 func acceptAll(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }

@@ -79,10 +79,12 @@ func TestSwapRevokesWhatTheNewPolicyDenies(t *testing.T) {
 		t.Errorf("the first swap makes generation %d", gen)
 	}
 	a, b := &flow{host: name(t, "a.example.com")}, &flow{host: name(t, "b.example.com")}
-	for _, f := range []*flow{a, b} {
-		if _, d := g.Admit(f); !d.Allow || d.Rule == "" {
-			t.Fatalf("admitting %s: %+v", f.host, d)
-		}
+	releaseA, d := g.Admit(a)
+	if !d.Allow || d.Rule == "" {
+		t.Fatalf("admitting %s: %+v", a.host, d)
+	}
+	if _, d := g.Admit(b); !d.Allow {
+		t.Fatalf("admitting %s: %+v", b.host, d)
 	}
 	if gen := g.Swap(allowing(t, "b.example.com")); gen != 2 || g.Current().Generation != 2 {
 		t.Errorf("the second swap makes generation %d, current is %d", gen, g.Current().Generation)
@@ -95,6 +97,10 @@ func TestSwapRevokesWhatTheNewPolicyDenies(t *testing.T) {
 	}
 	if g.Flows() != 1 || g.Revoked() != 1 {
 		t.Errorf("%d flows open, %d revoked; want 1 and 1", g.Flows(), g.Revoked())
+	}
+	releaseA()
+	if g.Flows() != 1 {
+		t.Errorf("releasing a revoked flow leaves %d flows open, want 1", g.Flows())
 	}
 	g.Swap(nil)
 	if b.revoked.Load() != 1 || b.reason.Load() != policy.BadPolicy {
@@ -153,6 +159,33 @@ func TestSwapDoesNotWaitForABlockedRevoke(t *testing.T) {
 		}
 		close(stuck.block)
 	})
+}
+
+// swapper is a flow in whose first judgement the policy changes.
+type swapper struct {
+	flow
+	swap func()
+}
+
+func (s *swapper) Judge(p *policy.Policy) policy.Decision {
+	d := s.flow.Judge(p)
+	if swap := s.swap; swap != nil {
+		s.swap = nil
+		swap()
+	}
+	return d
+}
+
+func TestASwapInTheMiddleOfAdmitCounts(t *testing.T) {
+	g := enforce.New()
+	g.Swap(allowing(t, "a.example.com"))
+	f := &swapper{flow: flow{host: name(t, "a.example.com")}, swap: func() { g.Swap(allowing(t)) }}
+	if _, d := g.Admit(f); d.Allow || d.Reason != policy.NoRule {
+		t.Errorf("a flow judged under the old policy is admitted under the new one: %+v", d)
+	}
+	if n := g.Flows(); n != 0 {
+		t.Errorf("%d flows are open", n)
+	}
 }
 
 // TestAdmitAgainstSwap runs admissions against swaps. When all is done the last

@@ -326,6 +326,27 @@ func TestTruncatedAnswersComeOverTCP(t *testing.T) {
 	}
 }
 
+func TestWrongAnswersOverTCPAreNotTaken(t *testing.T) {
+	for name_, change := range map[string]func(*dns.Msg){
+		"another id":   func(m *dns.Msg) { m.Id++ },
+		"another name": func(m *dns.Msg) { m.Question[0].Name = "x" + m.Question[0].Name[1:] },
+	} {
+		t.Run(name_, func(t *testing.T) {
+			a := dnstest.Start(t, func(q dnstest.Query) *dns.Msg {
+				m := dnstest.Reply(q, "@ 60 IN A 192.88.98.1")
+				if m.Truncated = q.Proto == "udp"; !m.Truncated {
+					change(m)
+				}
+				return m
+			})
+			r := newResolver(t, upstream.Config{Timeout: time.Second}, a)
+			if got, err := r.Addresses(t.Context(), name(t, "www.example.com")); err == nil {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
 func TestResolversWithoutEDNSAreUnderstood(t *testing.T) {
 	a := dnstest.Start(t, func(q dnstest.Query) *dns.Msg {
 		if q.Msg.IsEdns0() != nil {
