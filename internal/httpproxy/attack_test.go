@@ -377,6 +377,25 @@ func TestA18UpstreamCertificates(t *testing.T) {
 	}
 }
 
+func TestA17ClientCertificates(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		w := build(t, nil, func(_ *httpConfig, s *sink) {
+			s.tls.ClientAuth, s.tls.MaxVersion = tls.RequireAnyClientCert, version
+		})
+		for proto, c := range both12(w) {
+			res, err := c.Get("https://" + ok + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != 502 || res.Header.Get(deny.Header) != string(policy.UpstreamProtocol) {
+				t.Errorf("%s, %s: %d %v", tls.VersionName(version), proto, res.StatusCode, res.Header)
+			}
+		}
+		w.wantNoRequest()
+	}
+}
+
 func TestC2SpecialAddresses(t *testing.T) {
 	w := build(t, nil)
 	name, _ := hostname.Parse(ok)

@@ -96,15 +96,17 @@ const readBuffer = 4 << 10
 func dialDenial(err error) *deny.Error {
 	var special *upstream.SpecialAddressError
 	var invalid *tls.CertificateVerificationError
-	var alert tls.AlertError
 	var record tls.RecordHeaderError
+	var op *net.OpError
 	var network net.Error
 	switch {
 	case errors.As(err, &special):
 		return deny.For(policy.SpecialAddress, special.Error())
 	case errors.As(err, &invalid), isX509(err):
 		return deny.For(policy.UpstreamCert, err.Error())
-	case errors.As(err, &alert), errors.As(err, &record):
+	case errors.As(err, &record), errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error"):
+		// The operations of crypto/tls for alerts received and sent; among them is a
+		// server that wants a client's certificate, which nobody has (A17).
 		return deny.For(policy.UpstreamProtocol, "the server's TLS handshake: "+err.Error())
 	case errors.As(err, &network) && network.Timeout():
 		return deny.For(policy.UpstreamUnreachable, "the server did not answer in time")

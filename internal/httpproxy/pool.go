@@ -5,6 +5,7 @@ package httpproxy
 import (
 	"context"
 	"crypto/tls"
+	"net/http"
 	"sync"
 	"time"
 
@@ -55,13 +56,23 @@ type h2Conn struct {
 }
 
 func newPool(s *Server) *pool {
+	// What clients do not read is buffered up to these bounds, for one stream and
+	// for a whole connection to a server.
+	base := &http.Transport{HTTP2: &http.HTTP2Config{
+		MaxReceiveBufferPerStream: 2 << 20, MaxReceiveBufferPerConnection: 16 << 20,
+	}}
+	h2, err := http2.ConfigureTransports(base)
+	if err != nil {
+		panic(err) // only of a transport that was configured before
+	}
+	h2.DisableCompression = true
+	h2.MaxHeaderListSize = uint32(s.limits.HeaderBytesH2)
+	h2.IdleConnTimeout = idleUpstream
+	h2.ReadIdleTimeout, h2.PingTimeout = 30*time.Second, 15*time.Second
+	h2.WriteByteTimeout = s.limits.Stall
 	return &pool{
-		srv: s, hosts: map[hostname.Name]*host{}, sessions: tls.NewLRUClientSessionCache(upstreamSessions),
-		h2: &http2.Transport{
-			DisableCompression: true, MaxHeaderListSize: uint32(s.limits.HeaderBytesH2),
-			IdleConnTimeout: idleUpstream, ReadIdleTimeout: 30 * time.Second, PingTimeout: 15 * time.Second,
-			WriteByteTimeout: s.limits.Stall,
-		},
+		srv: s, h2: h2, hosts: map[hostname.Name]*host{},
+		sessions: tls.NewLRUClientSessionCache(upstreamSessions),
 	}
 }
 

@@ -165,5 +165,30 @@ func (a admit) ModifyRequest(req *http.Request) error {
 	if !x.decision.Allow {
 		return &deny.Error{Decision: x.decision}
 	}
+	if a.gate.Current().Policy.PathScoped(x.Name) {
+		return checkOverrides(req, x.decision.Rule)
+	}
+	return nil
+}
+
+// overrides are fields by which frameworks let a request mean another method or
+// path than its first line says.
+var overrides = []string{
+	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url",
+}
+
+// checkOverrides refuses a request whose method or path might be read from a field.
+//
+// Invariant: where rules decide by method and path, the request line is the only
+// place that says them (TestOverrides, B15).
+func checkOverrides(req *http.Request, rule string) error {
+	for _, name := range overrides {
+		if _, ok := req.Header[name]; ok {
+			return &deny.Error{
+				Decision: policy.Decision{Reason: policy.AmbiguousPath, Rule: rule},
+				Detail:   "the field " + name + " could change the method or path that the rules decide by",
+			}
+		}
+	}
 	return nil
 }

@@ -90,6 +90,17 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+func TestOverrides(t *testing.T) {
+	for path, want := range map[string]bool{"GET /public/": false, "": true} {
+		req := &http.Request{Method: "GET", Host: "a.example", RequestURI: "/public/x", Header: http.Header{"X-Http-Method-Override": {"DELETE"}}}
+		x := &pipeline.Exchange{Name: name(t, "a.example")}
+		err := pipeline.New(gate(t, "a.example", path)).Judge(req.WithContext(pipeline.With(context.Background(), x)))
+		if x.Release(); (err == nil) != want {
+			t.Errorf("B15: with rule %q: %v", path, err)
+		}
+	}
+}
+
 func TestErrorsAreDenials(t *testing.T) {
 	broken := map[string]martian.RequestModifierFunc{
 		"an error": func(*http.Request) error { return errors.New("no idea") },
