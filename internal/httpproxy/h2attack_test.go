@@ -18,7 +18,7 @@ import (
 
 // h2client speaks HTTP/2 without the checks of a library.
 type h2client struct {
-	t    *testing.T
+	t    testing.TB
 	conn *tls.Conn
 	*http2.Framer
 	settings map[http2.SettingID]uint32

@@ -11,7 +11,7 @@ import (
 	"github.com/rootcell-ai/rootcell/internal/audit"
 )
 
-func get(t *testing.T, c *http.Client, url string) (*http.Response, string) {
+func get(t testing.TB, c *http.Client, url string) (*http.Response, string) {
 	t.Helper()
 	res, err := c.Get(url)
 	if err != nil {

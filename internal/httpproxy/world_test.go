@@ -38,7 +38,7 @@ var rules = []string{ok, other, scoped + " GET /public/"}
 
 // world is an agent's view of a firewall, with a sink upstream that remembers all.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	gate    *enforce.Gate
 	proxy   *httpproxy.Server
 	addr    string
@@ -65,7 +65,7 @@ func (r *recorder) Record(e audit.Event) {
 }
 
 // wait returns the first event that f accepts.
-func (r *recorder) wait(t *testing.T, what string, f func(audit.Event) bool) audit.Event {
+func (r *recorder) wait(t testing.TB, what string, f func(audit.Event) bool) audit.Event {
 	t.Helper()
 	deadline := time.After(5 * time.Second)
 	for {
@@ -94,7 +94,7 @@ func (w *world) wantDenied(reason policy.Reason) audit.Event {
 	})
 }
 
-func policyOf(t *testing.T, lines ...string) *policy.Policy {
+func policyOf(t testing.TB, lines ...string) *policy.Policy {
 	t.Helper()
 	var list []policy.Rule
 	for i, line := range lines {
@@ -133,7 +133,7 @@ func authority(t testing.TB) (*ca.Authority, *x509.CertPool) {
 type option func(*httpproxy.Config, *sink)
 
 // build starts a proxy, and a sink that answers with handler.
-func build(t *testing.T, handler http.Handler, options ...option) *world {
+func build(t testing.TB, handler http.Handler, options ...option) *world {
 	t.Helper()
 	internetCA, internetRoots := authority(t)
 	instance, trust := authority(t)
@@ -248,7 +248,7 @@ func (w *world) send(serverName, bytes string) (*http.Response, string) {
 	return readResponse(w.t, bufio.NewReader(c), method)
 }
 
-func readResponse(t *testing.T, br *bufio.Reader, method string) (*http.Response, string) {
+func readResponse(t testing.TB, br *bufio.Reader, method string) (*http.Response, string) {
 	t.Helper()
 	res, err := http.ReadResponse(br, &http.Request{Method: method})
 	if err != nil {
@@ -264,7 +264,7 @@ func readResponse(t *testing.T, br *bufio.Reader, method string) (*http.Response
 // sink is the whole internet: a TLS server that remembers the connections and
 // requests it got.
 type sink struct {
-	t       *testing.T
+	t       testing.TB
 	addr    string
 	l       net.Listener
 	tls     *tls.Config
@@ -273,21 +273,23 @@ type sink struct {
 	raw func(*tls.Conn)
 
 	mu       sync.Mutex
-	conns    int
 	names    []string
+	open     int
+	changed  chan struct{} // closed when open changes
 	requests []string
 }
 
-func newSink(t *testing.T, a *ca.Authority, handler http.Handler) *sink {
-	s := &sink{t: t, handler: handler}
+func newSink(t testing.TB, a *ca.Authority, handler http.Handler) *sink {
+	s := &sink{t: t, handler: handler, changed: make(chan struct{})}
 	s.tls = &tls.Config{
 		NextProtos: []string{"h2", "http/1.1"},
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			s.mu.Lock()
 			s.names = append(s.names, hello.ServerName)
 			s.mu.Unlock()
-			return a.LeafFor(hello)
+			return nil, nil
 		},
+		GetCertificate: a.LeafFor,
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -315,10 +317,8 @@ func (s *sink) start() {
 			if err != nil {
 				return
 			}
-			s.mu.Lock()
-			s.conns++
-			s.mu.Unlock()
-			go s.serve(raw, server, one)
+			s.count(1)
+			go s.serve(&countedConn{Conn: raw, s: s}, server, one)
 		}
 	}()
 	s.t.Cleanup(func() {
@@ -346,6 +346,26 @@ func (s *sink) serve(raw net.Conn, server *http.Server, one *oneByOne) {
 		case <-one.closed:
 		}
 	}
+}
+
+func (s *sink) count(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open += n
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// countedConn tells the sink when it is closed.
+type countedConn struct {
+	net.Conn
+	s    *sink
+	once sync.Once
+}
+
+func (c *countedConn) Close() error {
+	c.once.Do(func() { c.s.count(-1) })
+	return c.Conn.Close()
 }
 
 func (s *sink) saw(request string) {
@@ -408,7 +428,7 @@ func both12(w *world) map[string]*http.Client {
 	return map[string]*http.Client{"HTTP/1.1": w.client(), "HTTP/2": w.client2()}
 }
 
-func request(t *testing.T, method, url string, header ...string) *http.Request {
+func request(t testing.TB, method, url string, header ...string) *http.Request {
 	t.Helper()
 	req, err := http.NewRequest(method, url, nil)
 	if err != nil {
