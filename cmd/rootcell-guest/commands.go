@@ -19,8 +19,8 @@ import (
 	"github.com/rootcell-ai/rootcell/internal/guest/firewallinit"
 	"github.com/rootcell-ai/rootcell/internal/guest/firewallprobe"
 	"github.com/rootcell-ai/rootcell/internal/guest/machine"
-	"github.com/rootcell-ai/rootcell/internal/probe"
 	"github.com/rootcell-ai/rootcell/internal/guest/verbs"
+	"github.com/rootcell-ai/rootcell/internal/probe"
 )
 
 type commands struct {

@@ -7,15 +7,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/rootcell-ai/rootcell/internal/config"
-)
-
-// Paths inside the firewall guest, fixed between host and guest.
-const (
-	guestPolicyDir = "/var/lib/rootcell/policy"
-	guestCACert    = "/run/rootcell/ca.pem"
-	guestCAKey     = "/run/rootcell/ca.key"
-	guestControl   = "/run/rootcell/control.sock"
-	guestAudit     = "/var/log/rootcell/audit.jsonl"
+	"github.com/rootcell-ai/rootcell/internal/guestcfg"
 )
 
 // Ports of the daemon on the private link.
@@ -77,15 +69,15 @@ func renderFirewall(name string, cfg config.Config, s State, resolvers []netip.A
 		Schema:   1,
 		Instance: name,
 		Listen: listenTOML{
-			Interface: "cell",
+			Interface: guestcfg.InterfaceCell,
 			DNS:       at(dnsPort), HTTPS: at(httpsPort), Connect: at(connectPort),
-			Control: guestControl,
+			Control: guestcfg.FirewallControl,
 			Agent:   s.AgentIP.String(),
 		},
-		Policy:   policyTOML{Dir: guestPolicyDir, DenyStyle: cfg.Policy.DenyStyle, AllowPrivate: texts(cfg.Policy.AllowPrivate)},
-		CA:       caTOML{Cert: guestCACert, Key: guestCAKey},
+		Policy:   policyTOML{Dir: guestcfg.FirewallPolicyDir, DenyStyle: cfg.Policy.DenyStyle, AllowPrivate: texts(cfg.Policy.AllowPrivate)},
+		CA:       caTOML{Cert: guestcfg.FirewallCACert, Key: guestcfg.FirewallCAKey},
 		Upstream: upstreamTOML{Resolvers: texts(resolvers), HostAddresses: texts(own)},
-		Audit:    auditTOML{Path: guestAudit, MaxBytes: auditMaxBytes},
+		Audit:    auditTOML{Path: guestcfg.FirewallAuditPath, MaxBytes: auditMaxBytes},
 	}
 	text, err := toml.Marshal(doc)
 	if err != nil {

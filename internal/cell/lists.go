@@ -6,18 +6,13 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/rootcell-ai/rootcell/internal/defaults"
 	"github.com/rootcell-ai/rootcell/internal/policy"
 	"github.com/rootcell-ai/rootcell/internal/policyfile"
 )
 
 // seeds are the allowlists that an instance starts with.
-func seeds() policyfile.Files {
-	files := policyfile.Files{}
-	for _, kind := range policy.Kinds() {
-		files[kind] = policyfile.File{Name: policyfile.FileName(kind)}
-	}
-	return files
-}
+func seeds() policyfile.Files { return defaults.Files() }
 
 // seedLists writes the allowlists that are missing, from the project's
 // defaults. A list that exists is never touched, whatever is in it.

@@ -36,6 +36,11 @@ func (c *Cell) Log(ctx context.Context, o LogOptions, each func(e audit.Event, r
 		return err
 	}
 	defer l.Close()
+	return l.log(ctx, o, each)
+}
+
+func (l *link) log(ctx context.Context, o LogOptions, each func(e audit.Event, raw json.RawMessage) error) error {
+	c := l.cell
 	argv := []string{"ctl", "log"}
 	if o.Follow {
 		argv = append(argv, "-f")

@@ -28,6 +28,7 @@ type grammar struct {
 	Allow  allowCmd  `cmd:"" group:"policy" help:"Push the allowlists to the running firewall; with hosts, add them first."`
 	Edit   editCmd   `cmd:"" group:"policy" help:"Open a file of the instance in your editor and check it."`
 	Log    logCmd    `cmd:"" group:"policy" help:"Show the firewall's decisions, newest last."`
+	Verify verifyCmd `cmd:"" group:"policy" help:"Probe the boundary from inside the agent and at the firewall."`
 	Policy policyCmd `cmd:"" group:"policy" help:"Check, explain and test the allowlists."`
 
 	List      listCmd      `cmd:"" group:"use" help:"List instances and the state of their machines."`
