@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -139,7 +140,7 @@ func fillInitrd(w *cpio.Writer, files map[string]string) error {
 	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "usr/lib64", "usr/lib", "usr/sbin", "var/log", "lib/modules"} {
 		modes[dir] = cpio.TypeDir | 0o755
 	}
-	for target := range contents {
+	for _, target := range slices.Collect(maps.Keys(modes)) {
 		for parent := path.Dir(target); parent != "."; parent = path.Dir(parent) {
 			modes[parent] = cpio.TypeDir | 0o755
 		}

@@ -21,9 +21,9 @@ import (
 
 const (
 	allTimeout  = 18 * time.Second        // for all probes together
-	silence     = 2500 * time.Millisecond // how long an answer is waited for that should not come
+	silence     = 2000 * time.Millisecond // how long an answer is waited for that should not come
 	workTimeout = 12 * time.Second        // for what should work, under emulation
-	parallel    = 6
+	parallel    = 8
 )
 
 // prober is one run.

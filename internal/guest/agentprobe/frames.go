@@ -89,7 +89,6 @@ func findLink(firewall netip.Addr) (link, error) {
 // wire is a raw socket on the link.
 type wire struct {
 	file *os.File
-	raw  int
 	l    link
 }
 
@@ -103,7 +102,12 @@ func (l link) open() (*wire, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("binding a raw socket: %w", err)
 	}
-	return &wire{file: os.NewFile(uintptr(fd), "link"), raw: fd, l: l}, nil
+	// What other probes send, under forged addresses too, is not an answer.
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("setting up a raw socket: %w", err)
+	}
+	return &wire{file: os.NewFile(uintptr(fd), "link"), l: l}, nil
 }
 
 func (w *wire) close() { w.file.Close() }

@@ -120,13 +120,29 @@ func (p *prober) dnsDenied(ctx context.Context) (string, error) {
 // secure opens a TLS connection to an address that nobody has: whoever answers
 // is the firewall, and whatever comes back it fetched by name.
 func (p *prober) secure(ctx context.Context, config *tls.Config) (*tls.Conn, error) {
-	dialer := tls.Dialer{Config: config}
-	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(nowhere, 443).String())
+	dialer := net.Dialer{}
+	raw, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(nowhere, 443).String())
 	if err != nil {
+		return nil, &notInterceptedError{err}
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
 		return nil, err
 	}
-	return conn.(*tls.Conn), nil
+	return conn, nil
 }
+
+// notInterceptedError tells a firewall that is not there from one that closes
+// a connection: only the second is a decision.
+type notInterceptedError struct{ err error }
+
+func (e *notInterceptedError) Error() string {
+	return "the firewall takes no HTTPS connection: " + e.err.Error()
+}
+func (e *notInterceptedError) Unwrap() error { return e.err }
+
+func notIntercepted(err error) bool { return errors.As(err, new(*notInterceptedError)) }
 
 func (p *prober) roots() (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
@@ -183,6 +199,9 @@ func (p *prober) httpsDenied(ctx context.Context) (string, error) {
 		return "", errSkip("no host is given that HTTPS may not reach")
 	}
 	response, err := p.get(ctx, p.req.DeniedHTTPS)
+	if notIntercepted(err) {
+		return "", err
+	}
 	if err != nil {
 		return fmt.Sprintf("https://%s/ is closed: %v", p.req.DeniedHTTPS, err), nil
 	}
@@ -201,6 +220,9 @@ func (p *prober) httpsNoName(ctx context.Context) (string, error) {
 	if err == nil {
 		conn.Close()
 		return "", errors.New("a TLS connection without a server name was accepted")
+	}
+	if notIntercepted(err) {
+		return "", err
 	}
 	return "a TLS connection without a server name is closed", nil
 }
@@ -222,7 +244,7 @@ func (p *prober) authority(ctx context.Context) (string, error) {
 	defer cancel()
 	conn, err := p.secure(ctx, &tls.Config{ServerName: host, RootCAs: roots, MinVersion: tls.VersionTLS12})
 	if err != nil {
-		if p.req.AllowedHTTPS == "" && !errors.As(err, new(*tls.CertificateVerificationError)) {
+		if p.req.AllowedHTTPS == "" && !notIntercepted(err) && !errors.As(err, new(*tls.CertificateVerificationError)) {
 			return "", errSkip("denied connections are closed before a certificate is shown")
 		}
 		return "", fmt.Errorf("connecting to %s: %w", host, err)

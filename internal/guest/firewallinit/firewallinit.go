@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -116,6 +117,9 @@ func secure(ctx context.Context, programs *supervise.Set, cfg guestcfg.Config) e
 }
 
 func mountLog(ctx context.Context, programs *supervise.Set) error {
+	if err := os.MkdirAll(filepath.Dir(logDir), 0o755); err != nil {
+		return fmt.Errorf("making %q: %w", filepath.Dir(logDir), err)
+	}
 	if err := os.MkdirAll(logDir, 0o700); err != nil {
 		return fmt.Errorf("making %q: %w", logDir, err)
 	}

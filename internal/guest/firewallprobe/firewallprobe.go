@@ -157,16 +157,19 @@ func memoryUsed(file string) (int64, error) {
 	return values["MemTotal"] - values["MemAvailable"], nil
 }
 
+// programs counts processes by the program's name. The command line is read,
+// not the link to the program: that needs rights over the daemon.
 func programs(proc string) map[string]int {
 	counts := map[string]int{}
-	links, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "exe"))
+	files, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "cmdline"))
 	if err != nil {
 		return counts
 	}
-	for _, link := range links {
-		// Kernel threads have no program, and processes end.
-		if target, err := os.Readlink(link); err == nil {
-			counts[filepath.Base(target)]++
+	for _, file := range files {
+		// Processes end meanwhile, and kernel threads have no command line.
+		text, err := os.ReadFile(file)
+		if name, _, _ := bytes.Cut(text, []byte{0}); err == nil && len(name) > 0 {
+			counts[filepath.Base(string(name))]++
 		}
 	}
 	return counts
