@@ -57,55 +57,66 @@ func OpenSSHConfig(o ConfigOptions) (string, error) {
 			return "", fmt.Errorf("writing SSH configuration: %q cannot stand in it", word)
 		}
 	}
-	var b strings.Builder
-	host := func(alias, generic string, addr netip.AddrPort, user, via string) {
-		fmt.Fprintf(&b, "Host %s %s\n", generic, alias)
-		if addr.IsValid() {
-			fmt.Fprintf(&b, "  HostName %s\n  Port %d\n", addr.Addr(), addr.Port())
-		}
-		if via != "" {
-			fmt.Fprintf(&b, "  %s\n", via)
-		}
-		for _, line := range []string{
-			"User " + user,
-			"HostKeyAlias " + alias,
-			"IdentityFile " + identity,
-			"UserKnownHostsFile " + knownHosts,
-		} {
-			fmt.Fprintf(&b, "  %s\n", line)
-		}
-		b.WriteString(commonConfig)
-	}
 	via, err := proxyCommand(o)
 	if err != nil {
 		return "", err
 	}
-	b.WriteString("# Written by rootcell; changes are lost.\n\n")
-	host(FirewallAlias(o.Instance), "rootcell-firewall", o.FirewallAddr, o.FirewallUser, via)
-	b.WriteString("\n")
-	host(AgentAlias(o.Instance), "rootcell-agent", o.AgentAddr, o.AgentUser, "ProxyJump "+FirewallAlias(o.Instance))
+	files := append([]string{"IdentityFile " + identity, "UserKnownHostsFile " + knownHosts}, commonConfig()...)
+	firewall := append([]string{"User " + o.FirewallUser, "HostKeyAlias " + FirewallAlias(o.Instance)}, files...)
+	if o.FirewallAddr.IsValid() {
+		firewall = append(address(o.FirewallAddr), firewall...)
+	} else {
+		firewall = append([]string{"ProxyCommand " + via}, firewall...)
+	}
+	agent := append(address(o.AgentAddr), "User "+o.AgentUser, "HostKeyAlias "+AgentAlias(o.Instance), "ProxyCommand "+jump(o.Instance, firewall))
+	agent = append(agent, files...)
+
+	var b strings.Builder
+	b.WriteString("# Written by rootcell; changes are lost.\n")
+	fmt.Fprintf(&b, "\nHost rootcell-firewall %s\n  %s\n", FirewallAlias(o.Instance), strings.Join(firewall, "\n  "))
+	fmt.Fprintf(&b, "\nHost rootcell-agent %s\n  %s\n", AgentAlias(o.Instance), strings.Join(agent, "\n  "))
 	return b.String(), nil
+}
+
+func address(addr netip.AddrPort) []string {
+	return []string{"HostName " + addr.Addr().String(), fmt.Sprintf("Port %d", addr.Port())}
+}
+
+// jump is the command that connects to the agent through the firewall. It
+// says what ProxyJump would, which hands the path behind -F to the shell without
+// quotes and so fails where a directory's name has a space (OpenSSH 9.2).
+func jump(instance string, firewall []string) string {
+	argv := []string{"ssh", "-F", "/dev/null"}
+	for _, option := range firewall {
+		argv = append(argv, "-o", option)
+	}
+	return strings.ReplaceAll(Quote(argv...), "%", "%%") + " -W %h:%p " + FirewallAlias(instance)
 }
 
 // commonConfig is what both hosts need besides. Invariant: a guest gets no
 // agent and no display of the host, and only the pinned key passes for it
 // (TestConfigPinsAndForwardsNothing).
-const commonConfig = `  IdentitiesOnly yes
-  IdentityAgent none
-  GlobalKnownHostsFile /dev/null
-  StrictHostKeyChecking yes
-  UpdateHostKeys no
-  CheckHostIP no
-  PreferredAuthentications publickey
-  BatchMode yes
-  ForwardAgent no
-  ForwardX11 no
-  PermitLocalCommand no
-  ConnectTimeout 30
-  ServerAliveInterval 15
-  ServerAliveCountMax 4
-`
+func commonConfig() []string {
+	return []string{
+		"IdentitiesOnly yes",
+		"IdentityAgent none",
+		"GlobalKnownHostsFile /dev/null",
+		"StrictHostKeyChecking yes",
+		"UpdateHostKeys no",
+		"CheckHostIP no",
+		"PreferredAuthentications publickey",
+		"BatchMode yes",
+		"ForwardAgent no",
+		"ForwardX11 no",
+		"PermitLocalCommand no",
+		"ConnectTimeout 30",
+		"ServerAliveInterval 15",
+		"ServerAliveCountMax 4",
+	}
+}
 
+// proxyCommand is the value of that option for the firewall; empty when it has
+// an address.
 func proxyCommand(o ConfigOptions) (string, error) {
 	switch {
 	case o.FirewallAddr.IsValid():
@@ -117,8 +128,8 @@ func proxyCommand(o ConfigOptions) (string, error) {
 	if hasControl(line) {
 		return "", fmt.Errorf("writing SSH configuration: the command %q has a control character", line)
 	}
-	// exec saves the shell that OpenSSH starts for it; %% is a percent sign.
-	return "ProxyCommand exec " + strings.ReplaceAll(line, "%", "%%"), nil
+	// %% is a percent sign.
+	return strings.ReplaceAll(line, "%", "%%"), nil
 }
 
 // quotePath writes a path as ssh_config(5) reads it. What OpenSSH cannot read
@@ -127,10 +138,10 @@ func quotePath(path string) (string, error) {
 	switch {
 	case !strings.HasPrefix(path, "/"):
 		return "", fmt.Errorf("writing SSH configuration: the path %q is not absolute", path)
-	case hasControl(path), strings.ContainsAny(path, `"\`), strings.Contains(path, "${"):
-		return "", fmt.Errorf("writing SSH configuration: OpenSSH cannot read the path %s; move the state with ROOTCELL_STATE_DIR to one without control characters, quotes, backslashes and ${", strconv.Quote(path))
+	case hasControl(path), strings.ContainsAny(path, `"\%`), strings.Contains(path, "${"):
+		return "", fmt.Errorf("writing SSH configuration: OpenSSH cannot read the path %s; move the state with ROOTCELL_STATE_DIR to one without control characters, quotes, backslashes, %% and ${", strconv.Quote(path))
 	}
-	return `"` + strings.ReplaceAll(path, "%", "%%") + `"`, nil
+	return `"` + path + `"`, nil
 }
 
 func hasControl(s string) bool {
