@@ -10,46 +10,72 @@ import (
 	"github.com/rootcell-ai/rootcell/internal/provider"
 )
 
+// A connection to the firewall's port counts once the server has sent
+// something. Another one is tried every dialInterval, while those before it are
+// waited for with growing patience: a silent one may be lost, because the guest
+// had no network when QEMU asked it, or be answered late by a busy guest.
+const (
+	dialInterval    = 500 * time.Millisecond
+	dialPatience    = 4 * time.Second
+	dialPatienceMax = 15 * time.Second
+)
+
 // DialFirewall implements provider.Provider.
 //
 // QEMU accepts a connection on the host's port before the guest does, and before
-// the guest even runs. So a connection counts once the SSH server has sent
-// something; one that stays silent is replaced, with more patience each time,
-// because the server may come up between two of the guest's retries.
+// the guest even runs, so that connecting proves nothing.
 func (p *Provider) DialFirewall(ctx context.Context, id provider.CellID) (net.Conn, error) {
 	if err := errors.Join(ctx.Err(), id.Validate()); err != nil {
 		return nil, err
 	}
-	d := dirOf(id)
-	patience := time.Second
-	for {
+	attempts, cancel := context.WithCancel(ctx)
+	defer cancel() // ends those that are not returned
+	answered := make(chan net.Conn)
+	for n := 0; ; n++ {
 		// Every time: the machine may end while it is waited for, and may
 		// come back on another port.
-		st, err := load(id)
+		address, err := endpoint(id)
 		if err != nil {
 			return nil, err
 		}
-		pid, err := d.holder(provider.RoleFirewall)
-		if err != nil {
-			return nil, err
-		}
-		if pid == 0 || st.Port == 0 {
-			status := absent(d, provider.RoleFirewall, &st.Firewall)
-			return nil, fmt.Errorf("dialing the firewall of cell %q: %w: %s", id.Instance, provider.ErrNotRunning, statusText(status))
-		}
-		conn, err := dialBanner(ctx, loopback(st.Port), patience)
-		if err == nil {
+		patience := min(dialPatience+time.Duration(n)*dialInterval, dialPatienceMax)
+		go func() {
+			conn, err := dialBanner(attempts, address, patience)
+			if err != nil {
+				p.log.Debug("waiting for the firewall's SSH", "error", err)
+				return
+			}
+			select {
+			case answered <- conn:
+			case <-attempts.Done():
+				conn.Close()
+			}
+		}()
+		select {
+		case conn := <-answered:
 			return conn, nil
-		}
-		var timeout net.Error
-		if errors.As(err, &timeout) && timeout.Timeout() {
-			patience = min(2*patience, 8*time.Second)
-		}
-		p.log.Debug("waiting for the firewall's SSH", "error", err)
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return nil, fmt.Errorf("waiting for the firewall of cell %q to answer SSH: %w; `rootcell status` tells more", id.Instance, err)
+		case <-time.After(dialInterval):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the firewall of cell %q to answer SSH: %w; `rootcell status` tells more", id.Instance, ctx.Err())
 		}
 	}
+}
+
+// endpoint is where a running firewall's SSH server is reached.
+func endpoint(id provider.CellID) (string, error) {
+	st, err := load(id)
+	if err != nil {
+		return "", err
+	}
+	pid, err := dirOf(id).holder(provider.RoleFirewall)
+	if err != nil {
+		return "", err
+	}
+	if pid == 0 || st.Port == 0 {
+		status := absent(dirOf(id), provider.RoleFirewall, &st.Firewall)
+		return "", fmt.Errorf("dialing the firewall of cell %q: %w: %s", id.Instance, provider.ErrNotRunning, statusText(status))
+	}
+	return loopback(st.Port), nil
 }
 
 func statusText(s provider.MachineStatus) string {

@@ -414,3 +414,23 @@ func TestLogDiskIsFoundByItsLabel(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestStartIsTriedAgainWhenAnotherWasFaster(t *testing.T) {
+	for name, complaint := range map[string]string{
+		"to the port":     "qemu: -netdev user: Could not set up host forwarding rule 'tcp:127.0.0.1:1-:22'",
+		"to the pid file": "qemu: cannot create PID file: Cannot lock pid file: Resource temporarily unavailable",
+	} {
+		t.Run(name, func(t *testing.T) {
+			marker := filepath.Join(t.TempDir(), "tried")
+			script := `case "$*" in *firewall.pid*) [ -e ` + marker + ` ] || { : >` + marker + `; echo "` + complaint + `" >&2; exit 1; };; esac`
+			p, spec := cell(t, Options{Binary: wrapper(t, script)})
+			mustApply(t, p, spec)
+			if _, err := os.Stat(marker); err != nil {
+				t.Fatalf("the first start did not go wrong: %v", err)
+			}
+			if st := mustStatus(t, p, spec.ID); st.Firewall.State != provider.StateRunning {
+				t.Errorf("the firewall: %+v", st.Firewall)
+			}
+		})
+	}
+}
