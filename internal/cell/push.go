@@ -3,7 +3,9 @@ package cell
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rootcell-ai/rootcell/internal/control"
 	"github.com/rootcell-ai/rootcell/internal/policyfile"
@@ -36,8 +38,8 @@ func (l *link) push(ctx context.Context, lists map[string]string) (control.Reloa
 // current asks the firewall whether it enforces the live allowlists. Lists with
 // an error do not count: they cannot be in force.
 func (l *link) current(ctx context.Context) (bool, error) {
-	var status control.Status
-	if err := l.ask(ctx, nil, &status, "ctl", "status"); err != nil {
+	status, err := l.status(ctx)
+	if err != nil {
 		return false, err
 	}
 	lists, err := l.cell.lists()
@@ -47,6 +49,30 @@ func (l *link) current(ctx context.Context) (bool, error) {
 	good, problems := checkLists(lists)
 	l.cell.warnLists(problems)
 	return inForce(status, good), nil
+}
+
+// daemonStart is how long the daemon may take to answer after the firewall's
+// SSH server did: at boot, and when it was just started again.
+const daemonStart = 45 * time.Second
+
+// status asks the daemon how it is, again while it is still starting.
+func (l *link) status(ctx context.Context) (control.Status, error) {
+	deadline := time.Now().Add(daemonStart)
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		var status control.Status
+		err := l.ask(ctx, nil, &status, "ctl", "status")
+		var no *refusal
+		if err == nil || !errors.As(err, &no) || time.Now().After(deadline) {
+			return status, err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return status, context.Cause(ctx)
+		case <-timer.C:
+		}
+	}
 }
 
 // inForce says whether the daemon enforces exactly these lists.

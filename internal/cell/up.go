@@ -83,6 +83,7 @@ func (c *Cell) upLocked(ctx context.Context, cfg config.Config, state State, o U
 			return nil, err
 		}
 	}
+	c.Report("waiting for the firewall")
 	l, err := c.connect(ctx, p, state, cfg.Guest.User)
 	if err != nil {
 		return nil, err
