@@ -193,7 +193,7 @@ func (v *verification) agent(ctx context.Context, l *link) error {
 // judge turns a result of the agent into a check. What should work and does
 // not is no hole when this host cannot do it either.
 func (v *verification) judge(ctx context.Context, r probe.Result) Check {
-	check := Check{Where: "agent", Name: r.Name, OK: r.OK, Skipped: r.Skipped, Detail: r.Detail, Seconds: r.Seconds}
+	check := Check{Where: "agent", Name: r.Name, OK: r.OK, Skipped: r.Skipped, Detail: strings.ReplaceAll(strings.TrimSpace(r.Detail), "\n", "; "), Seconds: r.Seconds}
 	if r.OK {
 		return check
 	}
