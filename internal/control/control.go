@@ -175,6 +175,7 @@ const (
 	CodeInvalid = "invalid" // the request makes no sense; trying again will not help
 	CodeFailed  = "failed"  // the daemon could not do it
 	CodeBusy    = "busy"    // too many control connections
+	CodeRefused = "refused" // the caller is neither root nor the daemon's user
 )
 
 // Error is a refusal or a failure of the daemon.

@@ -115,6 +115,8 @@ func (s *controlServer) answer(ctx context.Context, conn *net.UnixConn) {
 	uid, err := peerUID(conn)
 	if err != nil || !mayControl(uid, uint32(os.Geteuid())) {
 		s.log.Warn("control connection refused", "uid", uid, "err", err)
+		_ = write(conn, control.Response{End: true, Error: &control.Error{Code: control.CodeRefused,
+			Message: "only root and the daemon's own user may control the firewall"}})
 		return
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(requestTimeout))
