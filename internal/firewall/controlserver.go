@@ -115,6 +115,10 @@ func (s *controlServer) answer(ctx context.Context, conn *net.UnixConn) {
 	uid, err := peerUID(conn)
 	if err != nil || !mayControl(uid, uint32(os.Geteuid())) {
 		s.log.Warn("control connection refused", "uid", uid, "err", err)
+		// Take what it says, at most one buffer, so that it hears the answer instead of
+		// a broken connection.
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = bufio.NewReader(conn).ReadSlice('\n')
 		_ = write(conn, control.Response{End: true, Error: &control.Error{Code: control.CodeRefused,
 			Message: "only root and the daemon's own user may control the firewall"}})
 		return
