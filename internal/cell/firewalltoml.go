@@ -53,6 +53,7 @@ type caTOML struct {
 
 type upstreamTOML struct {
 	Resolvers     []string `toml:"resolvers"`
+	Roots         string   `toml:"roots,omitempty"`
 	HostAddresses []string `toml:"host_addresses"`
 }
 
@@ -78,6 +79,9 @@ func renderFirewall(name string, cfg config.Config, s State, resolvers []netip.A
 		CA:       caTOML{Cert: guestcfg.FirewallCACert, Key: guestcfg.FirewallCAKey},
 		Upstream: upstreamTOML{Resolvers: texts(resolvers), HostAddresses: texts(own)},
 		Audit:    auditTOML{Path: guestcfg.FirewallAuditPath, MaxBytes: auditMaxBytes},
+	}
+	if cfg.Policy.UpstreamRoots != "" {
+		doc.Upstream.Roots = guestcfg.FirewallRoots
 	}
 	text, err := toml.Marshal(doc)
 	if err != nil {

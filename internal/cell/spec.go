@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/rootcell-ai/rootcell/internal/config"
@@ -91,6 +92,12 @@ func (c *Cell) firewallGuest(cfg config.Config, s State) (guestcfg.Config, error
 	if err != nil {
 		return guestcfg.Config{}, err
 	}
+	var roots []byte
+	if path := cfg.Policy.UpstreamRoots; path != "" {
+		if roots, err = os.ReadFile(path); err != nil {
+			return guestcfg.Config{}, fmt.Errorf("reading policy.upstream_roots: %w; correct the path in rootcell.toml", err)
+		}
+	}
 	return guestcfg.Config{
 		Schema: guestcfg.Schema, Role: guestcfg.RoleFirewall, Instance: c.Name,
 		Hostname: MachineName(provider.RoleFirewall, c.Name),
@@ -103,7 +110,7 @@ func (c *Cell) firewallGuest(cfg config.Config, s State) (guestcfg.Config, error
 			PeerMAC:     c.mac(provider.RoleAgent, provider.NICCell),
 		},
 		SSH:      guestcfg.SSH{HostKey: guestcfg.Secret(ks.firewall.pem), AuthorizedKeys: []string{ks.control.authorized()}},
-		Firewall: &guestcfg.Firewall{TOML: toml, CACert: string(cert), CAKey: guestcfg.Secret(key), Policy: lists},
+		Firewall: &guestcfg.Firewall{TOML: toml, CACert: string(cert), CAKey: guestcfg.Secret(key), Policy: lists, UpstreamRoots: string(roots)},
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strings"
 )
@@ -49,6 +50,15 @@ func matches(pattern *regexp.Regexp, s, noun, hint string) *fault {
 }
 
 func plain(string) *fault { return nil }
+
+// absoluteOrEmpty checks the path of a file on the host. Commands run in any directory, so a relative one would mean
+// another file each time.
+func absoluteOrEmpty(s string) *fault {
+	if s != "" && !filepath.IsAbs(s) {
+		return faultf("write it from the root, beginning with /", "%q is not an absolute path", s)
+	}
+	return nil
+}
 
 func nonEmpty(s string) *fault {
 	if strings.TrimSpace(s) == "" {

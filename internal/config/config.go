@@ -78,6 +78,8 @@ type Policy struct {
 	DenyStyle    string           // explain or reset
 	Resolvers    []netip.AddrPort // empty: the provider's own resolver
 	AllowPrivate []netip.Prefix   // special addresses an allowed name may resolve to
+	// UpstreamRoots is the absolute path of a PEM file on the host that replaces the public roots; "" keeps them.
+	UpstreamRoots string
 }
 
 // Secret says where the value of one environment variable comes from.

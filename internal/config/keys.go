@@ -49,6 +49,7 @@ func keys() []key {
 		word("policy.deny_style", func(c *Config) *string { return &c.Policy.DenyStyle }, oneOf("explain", "reset")),
 		resolvers("policy.resolvers"),
 		prefixes("policy.allow_private"),
+		word("policy.upstream_roots", func(c *Config) *string { return &c.Policy.UpstreamRoots }, absoluteOrEmpty),
 
 		word("lima.limactl", func(c *Config) *string { return &c.Lima.Limactl }, program).from("ROOTCELL_LIMACTL"),
 

@@ -130,6 +130,11 @@ func (f Firewall) check() []error {
 	if err := checkPEM(f.CAKey.Reveal(), "PRIVATE KEY"); err != nil {
 		errs = append(errs, fmt.Errorf("firewall.ca_key: %w", err))
 	}
+	if f.UpstreamRoots != "" {
+		if err := checkPEM(f.UpstreamRoots, "CERTIFICATE"); err != nil {
+			errs = append(errs, fmt.Errorf("firewall.upstream_roots: %w", err))
+		}
+	}
 	for name := range f.Policy {
 		// Invariant: a policy file's name cannot leave the policy directory
 		// (TestCheck "a policy file outside its directory").

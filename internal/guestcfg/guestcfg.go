@@ -104,6 +104,8 @@ type Firewall struct {
 	CACert string            `json:"ca_cert"` // PEM
 	CAKey  Secret            `json:"ca_key"`  // PEM
 	Policy map[string]string `json:"policy"`  // file name → text
+	// UpstreamRoots (PEM) verify servers instead of the public roots; empty keeps those.
+	UpstreamRoots string `json:"upstream_roots,omitempty"`
 }
 
 // Agent is what only the agent guest gets. It holds nothing secret besides the

@@ -6,6 +6,7 @@ const (
 	FirewallTOMLPath  = "/run/rootcell/firewall.toml"
 	FirewallCACert    = "/run/rootcell/ca.pem"
 	FirewallCAKey     = "/run/rootcell/ca.key"
+	FirewallRoots     = "/run/rootcell/roots.pem" // only with Firewall.UpstreamRoots
 	FirewallPolicyDir = "/var/lib/rootcell/policy"
 	FirewallControl   = "/run/rootcell/control.sock"
 	FirewallAuditPath = "/var/log/rootcell/audit.jsonl"

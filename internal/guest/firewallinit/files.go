@@ -62,21 +62,21 @@ func writeFiles(cfg guestcfg.Config) error {
 	if err := unix.Chmod(dir, 0o1770); err != nil {
 		return fmt.Errorf("setting the mode of %q: %w", dir, err)
 	}
-	files := []struct {
+	type file struct {
 		path, text string
 		mode       os.FileMode
 		group      int
-	}{
+	}
+	files := []file{
 		{guestcfg.FirewallTOMLPath, cfg.Firewall.TOML, 0o640, daemon},
 		{guestcfg.FirewallCACert, cfg.Firewall.CACert, 0o644, 0},
 		{guestcfg.FirewallCAKey, cfg.Firewall.CAKey.Reveal(), 0o640, daemon},
 	}
+	if cfg.Firewall.UpstreamRoots != "" {
+		files = append(files, file{guestcfg.FirewallRoots, cfg.Firewall.UpstreamRoots, 0o644, 0})
+	}
 	for name, text := range cfg.Firewall.Policy {
-		files = append(files, struct {
-			path, text string
-			mode       os.FileMode
-			group      int
-		}{filepath.Join(guestcfg.FirewallPolicyDir, name), text, 0o644, 0})
+		files = append(files, file{filepath.Join(guestcfg.FirewallPolicyDir, name), text, 0o644, 0})
 	}
 	if err := os.MkdirAll(guestcfg.FirewallPolicyDir, 0o755); err != nil {
 		return fmt.Errorf("making the policy directory: %w", err)
