@@ -36,6 +36,7 @@ type finding struct {
 	Size     int64     `json:"size"`
 	Modified time.Time `json:"modified"`
 	Version  string    `json:"version"`
+	Probed   bool      `json:"probed"`            // whether acceleration was tried; the rest says nothing otherwise
 	Trouble  string    `json:"trouble,omitempty"` // why acceleration is not used; empty when it works
 	Proven   bool      `json:"proven,omitempty"`
 }
@@ -62,7 +63,7 @@ func judge(spec provider.Spec, found *finding) (verdict, error) {
 		return verdict{}, fmt.Errorf("choosing the acceleration: %s guests on %s cannot use %s; set qemu.accel to \"auto\"", arch, runtime.GOARCH, hw)
 	case arch != runtime.GOARCH:
 		return verdict{accel: "tcg", reason: fmt.Sprintf("%s guests on %s are always emulated", arch, runtime.GOARCH)}, nil
-	case found == nil:
+	case found == nil || !found.Probed:
 		return verdict{}, errNotProbed
 	case found.Trouble == "":
 		return verdict{accel: hw, reason: "a test guest runs under it", proven: found.Proven}, nil
@@ -89,7 +90,7 @@ func (p *Provider) chooseAccel(ctx context.Context, spec provider.Spec, binary s
 	if err != nil {
 		s.step("", "checking hardware acceleration (%s)", native())
 	}
-	if found, err = p.find(ctx, binary, guestArch(spec.Arch)); err != nil {
+	if found, err = p.find(ctx, binary, err != nil); err != nil {
 		return verdict{}, err
 	}
 	if v, err = judge(spec, &found); err == nil && (v.accel != s.st.Accel || v.reason != s.st.AccelReason) {
@@ -109,9 +110,9 @@ func (p *Provider) rememberedAccel(spec provider.Spec, binary string) (accel, re
 	return v.accel, v.reason, err == nil
 }
 
-// find asks QEMU for its version and, for guests of the host's own kind, tries
-// acceleration. It remembers the answers.
-func (p *Provider) find(ctx context.Context, binary, arch string) (finding, error) {
+// find asks QEMU for its version and, if it is to try, whether it can accelerate
+// guests of the host's own kind. It remembers the answers.
+func (p *Provider) find(ctx context.Context, binary string, try bool) (finding, error) {
 	f, err := identify(binary)
 	if err != nil {
 		return finding{}, err
@@ -122,10 +123,11 @@ func (p *Provider) find(ctx context.Context, binary, arch string) (finding, erro
 	if err := checkVersion(f.Version); err != nil {
 		return finding{}, err
 	}
-	if arch == runtime.GOARCH {
+	if try {
+		f.Probed = true
 		trouble := deviceTrouble()
 		if trouble == nil {
-			trouble = probe(ctx, binary, arch, native(), probeLimit)
+			trouble = probe(ctx, binary, runtime.GOARCH, native(), probeLimit)
 		}
 		if ctx.Err() != nil {
 			return finding{}, ctx.Err()

@@ -21,7 +21,7 @@ func TestAccelerationIsJudged(t *testing.T) {
 	if runtime.GOARCH == other {
 		other = "amd64"
 	}
-	works, hangs := &finding{}, &finding{Trouble: "a 64-bit guest hangs"}
+	works, hangs := &finding{Probed: true}, &finding{Probed: true, Trouble: "a 64-bit guest hangs"}
 	for name, tt := range map[string]struct {
 		accel, arch string
 		found       *finding
@@ -31,6 +31,7 @@ func TestAccelerationIsJudged(t *testing.T) {
 		"an empty wish is auto":                     {"", "", works, hw + ": a test guest runs", ""},
 		"auto emulates what hangs, and says why":    {"auto", "", hangs, "tcg: a 64-bit guest hangs", ""},
 		"auto needs a probe":                        {"auto", "", nil, "", "not probed"},
+		"auto is not content with the version":      {"auto", "", &finding{Version: "7.2"}, "", "not probed"},
 		"emulation needs none":                      {"tcg", "", nil, "tcg: it is configured", ""},
 		"emulation is used when asked for":          {"tcg", "", works, "tcg: it is configured", ""},
 		"what is asked for is not replaced":         {hw, "", hangs, "", "a 64-bit guest hangs; set qemu.accel"},
@@ -151,6 +152,7 @@ func trusting(t *testing.T, p *Provider) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.Probed = true
 	p.remember(f)
 }
 

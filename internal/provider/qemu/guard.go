@@ -40,7 +40,7 @@ func (s *session) fallBack(ctx context.Context, spec provider.Spec, binary strin
 	if known, ok := s.p.recall(binary); ok {
 		f = known
 	}
-	f.Trouble, f.Proven = trouble.Error(), false
+	f.Trouble, f.Probed, f.Proven = trouble.Error(), true, false
 	v, err := judge(spec, &f)
 	if err != nil {
 		return err

@@ -56,8 +56,8 @@ func (p *Provider) checkQEMU(ctx context.Context, binary string) []provider.Find
 	}
 	findings := []provider.Finding{{Name: "qemu", Level: provider.LevelOK, Text: fmt.Sprintf("%s, version %s", binary, v)}}
 	found, known := p.recall(binary)
-	if !known {
-		if found, err = p.find(ctx, binary, runtime.GOARCH); err != nil {
+	if !known || !found.Probed {
+		if found, err = p.find(ctx, binary, true); err != nil {
 			return append(findings, provider.Finding{Name: "acceleration", Level: provider.LevelError, Text: err.Error(), Fix: "rootcell doctor"})
 		}
 	}

@@ -6,9 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -27,11 +27,6 @@ var probeAMD64 []byte
 // machines foremost, a virtual machine can be created and hangs as soon as a
 // 64-bit kernel runs (seen in November 2026).
 func probe(ctx context.Context, binary, arch, accel string, patience time.Duration) error {
-	tmp, err := os.MkdirTemp("", "rootcell-probe")
-	if err != nil {
-		return fmt.Errorf("making room for the acceleration probe: %w", err)
-	}
-	defer os.RemoveAll(tmp)
 	image, args, good := probeImageAMD64(), []string{
 		"-machine", "q35,usb=off,smbus=off,sata=off", "-m", "16",
 		"-device", "isa-debug-exit,iobase=0x501,iosize=4",
@@ -39,15 +34,17 @@ func probe(ctx context.Context, binary, arch, accel string, patience time.Durati
 	if arch == "arm64" {
 		image, args, good = probeImageARM64(), []string{"-machine", "virt,gic-version=max", "-m", "64"}, 0
 	}
-	path := filepath.Join(tmp, "firmware")
-	if err := os.WriteFile(path, image, 0o600); err != nil {
+	firmware, err := nameless(image)
+	if err != nil {
 		return fmt.Errorf("writing the acceleration probe: %w", err)
 	}
+	defer firmware.Close()
 	args = append(args, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-accel", accel, "-cpu", cpuModel(accel), "-bios", path)
+		"-accel", accel, "-cpu", cpuModel(accel), "-bios", "/dev/fd/3")
 	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(limit, binary, args...)
+	cmd.ExtraFiles = []*os.File{firmware} // its descriptor 3
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
@@ -63,6 +60,27 @@ func probe(ctx context.Context, binary, arch, accel string, patience time.Durati
 		return fmt.Errorf("a test guest does not run under %s: %s", strings.ToUpper(accel), lines[0])
 	}
 	return fmt.Errorf("a test guest does not run under %s: %v", strings.ToUpper(accel), err)
+}
+
+// nameless is an open file that holds data and goes away with its last user,
+// killed or not.
+func nameless(data []byte) (*os.File, error) {
+	f, err := os.CreateTemp("", "rootcell-probe")
+	if err != nil {
+		return nil, err
+	}
+	err = os.Remove(f.Name())
+	if err == nil {
+		_, err = f.Write(data)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // probeImageAMD64 is the firmware as a 64 KiB flat image: its code at the
