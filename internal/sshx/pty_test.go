@@ -13,8 +13,17 @@ import (
 	"golang.org/x/term"
 )
 
+// connectPTY is connectSSHD for commands with a terminal.
+func connectPTY(t *testing.T) *Client {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("an sshd without root cannot hand out terminals")
+	}
+	return connectSSHD(t)
+}
+
 func TestPTYWithoutATerminal(t *testing.T) {
-	client := connectSSHD(t)
+	client := connectPTY(t)
 	var out bytes.Buffer
 	status, err := client.Run(t.Context(), Command{
 		Line: `tty -s && echo yes; echo "$TERM"; stty size; echo err >&2; exit 3`, Stdout: &out,
@@ -47,6 +56,9 @@ func (s terminal) command(line string) Command {
 	return Command{Line: line, Stdin: s.tty, Stdout: s.tty, PTY: &PTY{Type: "xterm", Terminal: s.tty}}
 }
 
+// ended puts a line on the screen, so that nobody waits for another one.
+func (s terminal) ended() { _, _ = s.tty.WriteString("the command has ended\n") }
+
 func (s terminal) expect(t *testing.T, want string) {
 	t.Helper()
 	line, err := s.screen.ReadString('\n')
@@ -65,7 +77,7 @@ func (s terminal) cooked(t *testing.T) term.State {
 }
 
 func TestPTYFollowsTheTerminal(t *testing.T) {
-	client := connectSSHD(t)
+	client := connectPTY(t)
 	s := newTerminal(t)
 	before := s.cooked(t)
 	type result struct {
@@ -74,7 +86,11 @@ func TestPTYFollowsTheTerminal(t *testing.T) {
 	}
 	ended := make(chan result, 1)
 	go func() {
+		defer s.ended()
 		status, err := client.Run(t.Context(), s.command(`stty -echo; stty size; trap 'stty size; exit 4' WINCH; trap 'echo int' INT; echo ready; while :; do sleep 0.05; done`))
+		if err != nil {
+			t.Error(err)
+		}
 		ended <- result{status, err}
 	}()
 	s.expect(t, "30 100")
@@ -108,13 +124,14 @@ func TestPTYRestoresTheTerminalWhateverHappens(t *testing.T) {
 	}
 	for name, happen := range tests {
 		t.Run(name, func(t *testing.T) {
-			client := connectSSHD(t)
+			client := connectPTY(t)
 			s := newTerminal(t)
 			before := s.cooked(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			ended := make(chan int, 1)
 			go func() {
+				defer s.ended()
 				status, _ := client.Run(ctx, s.command("trap '' INT; echo ready; sleep 1000"))
 				ended <- status
 			}()
