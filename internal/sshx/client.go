@@ -82,12 +82,9 @@ func (c *Client) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return conn, nil
 }
 
-// Close ends the connection and everything that runs in it.
-func (c *Client) Close() error {
-	err := c.close()
-	<-c.done
-	return err
-}
+// Close ends the connection and everything that runs in it. It does not wait
+// for the other side; Done is closed when all is over.
+func (c *Client) Close() error { return c.close() }
 
 // Done is closed when the connection has ended; Err then says why.
 func (c *Client) Done() <-chan struct{} { return c.done }
@@ -151,20 +148,31 @@ func handshake(ctx context.Context, conn net.Conn, options Options) (*Client, er
 		conn.Close()
 		return nil, err
 	}
-	// Channels have no deadlines, so the context closes the connection.
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	sshConn, channels, requests, err := ssh.NewClientConn(conn, "rootcell", config)
-	if !stop() && err == nil {
-		sshConn.Close()
-		err = context.Cause(ctx)
+	type result struct {
+		conn     ssh.Conn
+		channels <-chan ssh.NewChannel
+		requests <-chan *ssh.Request
+		err      error
 	}
-	if err != nil {
-		conn.Close()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, fmt.Errorf("opening SSH connection as %q: %w", options.User, err)
+	finished := make(chan result, 1)
+	go func() {
+		sshConn, channels, requests, err := ssh.NewClientConn(conn, "rootcell", config)
+		finished <- result{sshConn, channels, requests, err}
+	}()
+	var r result
+	// A channel has no deadlines, and a read from it ends only when the other
+	// side has agreed to close it, which a dead one never does.
+	select {
+	case r = <-finished:
+	case <-ctx.Done():
+		go conn.Close()
+		r.err = context.Cause(ctx)
 	}
+	if r.err != nil {
+		go conn.Close()
+		return nil, fmt.Errorf("opening SSH connection as %q: %w", options.User, r.err)
+	}
+	sshConn, channels, requests := r.conn, r.channels, r.requests
 	c := &Client{done: make(chan struct{}), close: sync.OnceValue(sshConn.Close)}
 	c.ssh = ssh.NewClient(sshConn, refuseAll(channels), requests)
 	go func() {

@@ -125,8 +125,25 @@ func TestASilentServerTimesOut(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "no SSH handshake within 50ms") {
 		t.Errorf("Connect = %v", err)
 	}
-	if _, err := near.Write([]byte("x")); err == nil {
-		t.Error("the connection was left open")
+	if _, err := io.ReadAll(far); err != nil { // ends when near is closed
+		t.Errorf("the connection was left open: %v", err)
+	}
+}
+
+// deaf is a connection like a channel whose other side has died: closing it
+// wakes no reader.
+type deaf struct{ net.Conn }
+
+func (deaf) Read([]byte) (int, error)    { select {} }
+func (deaf) Write(p []byte) (int, error) { return len(p), nil }
+func (deaf) Close() error                { return nil }
+
+func TestATimeoutDoesNotNeedTheOtherSide(t *testing.T) {
+	options := newTestServer(t).options(t)
+	options.Dial = func(context.Context) (net.Conn, error) { return deaf{}, nil }
+	options.HandshakeTimeout = 50 * time.Millisecond
+	if _, err := Connect(t.Context(), options); err == nil || !strings.Contains(err.Error(), "no SSH handshake within 50ms") {
+		t.Errorf("Connect = %v", err)
 	}
 }
 
