@@ -85,8 +85,9 @@ func TestHelloDecides(t *testing.T) {
 			if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("the connection was not ended: %v", err)
 			}
-			if len(answer) > 0 && (answer[0] != 21 || len(answer) != 7) {
-				t.Errorf("answered %q, want an alert at most", answer)
+			tlsClient := test.reason != policy.NotTLS && test.reason != policy.Cleartext
+			if isAlert := len(answer) == 7 && answer[0] == 21; isAlert != tlsClient || len(answer) > 7 {
+				t.Errorf("answered %q, want an alert to TLS clients and nothing to others", answer)
 			}
 			w.wantDenied(test.reason)
 			w.wantNothing()

@@ -30,6 +30,9 @@ type exchange struct {
 	gone bool          // abandoned; guarded by mu
 	bad  error         // what is wrong with the body the client sent; guarded by mu
 	sent atomic.Int64
+	// unwanted is set when the final answer came to a client that was still to be
+	// told to go on with its body.
+	unwanted atomic.Bool
 }
 
 var (
@@ -180,6 +183,7 @@ func (x *exchange) converse(up *upstreamConn) (res *http1.Response, heard bool, 
 	if !s.running && x.req.WebSocket == "" && (s.br.Buffered() == 0 || x.req.Framing != http1.NoBody) {
 		s.startReader(x)
 	}
+	continued := false
 	for {
 		res, err := http1.ReadResponse(up.br, x.req.Method, s.srv.limits.head())
 		if err != nil {
@@ -193,8 +197,10 @@ func (x *exchange) converse(up *upstreamConn) (res *http1.Response, heard bool, 
 			return res, heard, nil
 		}
 		if res.Status >= 200 {
+			x.unwanted.Store(x.req.Continue && !continued)
 			return res, heard, nil
 		}
+		continued = continued || res.Status == http.StatusContinue
 		if x.req.Minor == 0 {
 			continue // RFC 9110, 15.2
 		}
@@ -209,7 +215,7 @@ func (x *exchange) sendBody(src bodySource) error {
 	x.mu.Lock()
 	up := x.up
 	x.mu.Unlock()
-	n, err := http1.CopyBody(stallWriter{up, x.s.srv.limits.Stall}, src, x.req.Framing, x.req.Length, x.s.srv.limits.head())
+	n, err := http1.CopyBody(bodyWriter{x, up}, src, x.req.Framing, x.req.Length, x.s.srv.limits.head())
 	x.sent.Add(n)
 	if err != nil && !errors.Is(err, http1.ErrWrite) {
 		// The client's fault: the server must not wait for the rest, nor take what
@@ -259,6 +265,14 @@ func (x *exchange) pass(res *http1.Response, up *upstreamConn) (more bool) {
 func (x *exchange) bodySent() bool {
 	if x.req.Framing == http1.NoBody {
 		return true
+	}
+	if x.unwanted.Load() {
+		select {
+		case err := <-x.bodyDone:
+			return err == nil // sent without waiting to be told
+		default:
+			return false
+		}
 	}
 	timer := time.NewTimer(earlyAnswerGrace)
 	defer timer.Stop()

@@ -1,7 +1,11 @@
 package httpproxy_test
 
 import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"testing"
@@ -117,5 +121,85 @@ func TestUnsafeRequestsAreSentOnce(t *testing.T) {
 	_, _ = io.Copy(io.Discard, res.Body)
 	if seen := w.sink.seen(); !slices.Equal(seen, []string{"POST"}) {
 		t.Errorf("the sink saw %q", seen)
+	}
+}
+
+func TestOnlySafeRequestsAreRepeated(t *testing.T) {
+	for method, want := range map[string]int{"POST": http.StatusBadGateway, "GET": http.StatusOK} {
+		w := build(t, nil, func(_ *httpConfig, s *sink) {
+			// Every connection answers its first request and closes on the second.
+			s.raw = func(c connection) {
+				br := bufio.NewReader(c)
+				for i := range 2 {
+					req, err := http.ReadRequest(br)
+					if err != nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, req.Body)
+					s.saw(req.Method)
+					if i == 0 {
+						_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+					}
+				}
+			}
+		})
+		c := w.open(ok)
+		br := bufio.NewReader(c)
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", ok)
+		readResponse(t, br, "GET")
+		fmt.Fprintf(c, "%s / HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", method, ok)
+		if res, _ := readResponse(t, br, method); res.StatusCode != want {
+			t.Errorf("%s: status %d, want %d", method, res.StatusCode, want)
+		}
+		times := 0
+		for _, m := range w.sink.seen()[1:] {
+			if m == method {
+				times++
+			}
+		}
+		if repeated := times > 1; repeated != (method == "GET") {
+			t.Errorf("%s was sent %d times", method, times)
+		}
+	}
+}
+
+// endSpy tells a bare end of the connection from the closing alert of TLS.
+type endSpy struct {
+	net.Conn
+	bare bool
+}
+
+func (c *endSpy) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.bare = c.bare || err != nil
+	return n, err
+}
+
+func TestTheEndOfAnAnswerIsPassedOnAsItWas(t *testing.T) {
+	for id, polite := range map[string]bool{"with a closing alert": true, "without": false} {
+		t.Run(id, func(t *testing.T) {
+			w := build(t, nil, func(_ *httpConfig, s *sink) {
+				s.raw = func(c connection) {
+					if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+						return
+					}
+					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\npart")
+					if polite {
+						_ = c.CloseWrite()
+					}
+				}
+			})
+			raw, err := net.Dial("tcp", w.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Close()
+			spy := &endSpy{Conn: raw}
+			c := tls.Client(spy, &tls.Config{ServerName: ok, RootCAs: w.trust})
+			fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", ok)
+			if _, body := readResponse(t, bufio.NewReader(c), "GET"); body != "part" || spy.bare == polite {
+				t.Errorf("body %q, bare end %v", body, spy.bare)
+			}
+		})
 	}
 }

@@ -44,16 +44,22 @@ func (h *headFirst) flush() error {
 	return err
 }
 
-// stallWriter gives up on a server that takes nothing for too long.
-type stallWriter struct {
-	up       *upstreamConn
-	patience time.Duration
+// bodyWriter sends a request's body. It gives up on a server that takes nothing
+// for too long, and at once on one that has declined the body.
+type bodyWriter struct {
+	x  *exchange
+	up *upstreamConn
 }
 
-func (w stallWriter) Write(p []byte) (int, error) {
-	_ = w.up.SetWriteDeadline(time.Now().Add(w.patience))
+func (w bodyWriter) Write(p []byte) (int, error) {
+	if w.x.unwanted.Load() {
+		return 0, errUnwanted
+	}
+	_ = w.up.SetWriteDeadline(time.Now().Add(w.x.s.srv.limits.Stall))
 	return w.up.Write(p)
 }
+
+var errUnwanted = errors.New("the server answered before it wanted the body")
 
 // tunnel relays a WebSocket after its handshake until both directions are
 // closed. A closing alert closes one direction; a FIN or a reset ends both.
