@@ -140,7 +140,7 @@ func TestSecretsDoNotShowThemselves(t *testing.T) {
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "key", c.SSH.HostKey)
 	secret := c.SSH.HostKey.Reveal()[40:60]
-	for _, shown := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c.SSH), fmt.Sprintf("%s", c.Firewall.CAKey), log.String()} {
+	for _, shown := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c.SSH), fmt.Sprintf("%v", c.Firewall), log.String()} {
 		if strings.Contains(shown, secret) || strings.Contains(shown, "PRIVATE KEY") {
 			t.Errorf("a key shows in %q", shown)
 		}

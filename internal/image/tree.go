@@ -8,6 +8,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // finishTree takes from the unpacked root what the initramfs need, into dir,
@@ -28,7 +30,29 @@ func (o Options) finishTree(tree, dir string) error {
 	if err := configureTree(tree, o.Suite); err != nil {
 		return fmt.Errorf("configuring the agent's root: %w", err)
 	}
+	if err := clampTimes(tree); err != nil {
+		return fmt.Errorf("setting file times of the agent's root: %w", err)
+	}
 	return nil
+}
+
+// clampTimes gives what was just written the recipe's time, as the packages'
+// files have it.
+func clampTimes(tree string) error {
+	latest := unix.NsecToTimespec(epoch * 1e9)
+	return filepath.WalkDir(tree, func(name string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrPermission) {
+			return fs.SkipDir // of a subordinate user; nothing was written there
+		}
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil || info.ModTime().Unix() <= epoch {
+			return err
+		}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{latest, latest}, unix.AT_SYMLINK_NOFOLLOW)
+	})
 }
 
 // configureTree writes the recipe's files into the root and takes out what must

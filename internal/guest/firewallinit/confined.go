@@ -59,7 +59,7 @@ func environment() []string {
 // uplink's address and on the uplink alone, on top of what the ruleset says.
 //
 // Invariant: nothing of it can be reached from the agent's side (ATTACKS F7 and
-// G1; TestSSHListensOnUplink in the VM suite).
+// G1; the probe "firewall-ports" of `rootcell verify` tries).
 func ServeSSH(run sshserver.Runner, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

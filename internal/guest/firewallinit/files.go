@@ -50,17 +50,20 @@ func (s State) save() error {
 // Invariant: the daemon can read its key and configuration and replace neither:
 // the directory is root's and sticky, the daemon makes its socket in it
 // (TestModes).
-func writeFiles(cfg guestcfg.Config) error {
+func writeFiles(root string, cfg guestcfg.Config) error {
 	const daemon = guestcfg.FirewallDaemonUID
-	dir := filepath.Dir(guestcfg.FirewallTOMLPath)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("making %q: %w", dir, err)
+	run := filepath.Join(root, filepath.Dir(guestcfg.FirewallTOMLPath))
+	policy := filepath.Join(root, guestcfg.FirewallPolicyDir)
+	for _, dir := range []string{run, policy} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("making %q: %w", dir, err)
+		}
 	}
-	if err := os.Chown(dir, 0, daemon); err != nil {
-		return fmt.Errorf("giving %q to the daemon's group: %w", dir, err)
+	if err := os.Chown(run, 0, daemon); err != nil {
+		return fmt.Errorf("giving %q to the daemon's group: %w", run, err)
 	}
-	if err := unix.Chmod(dir, 0o1770); err != nil {
-		return fmt.Errorf("setting the mode of %q: %w", dir, err)
+	if err := unix.Chmod(run, 0o1770); err != nil {
+		return fmt.Errorf("setting the mode of %q: %w", run, err)
 	}
 	type file struct {
 		path, text string
@@ -68,18 +71,12 @@ func writeFiles(cfg guestcfg.Config) error {
 		group      int
 	}
 	files := []file{
-		{guestcfg.FirewallTOMLPath, cfg.Firewall.TOML, 0o640, daemon},
-		{guestcfg.FirewallCACert, cfg.Firewall.CACert, 0o644, 0},
-		{guestcfg.FirewallCAKey, cfg.Firewall.CAKey.Reveal(), 0o640, daemon},
-	}
-	if cfg.Firewall.UpstreamRoots != "" {
-		files = append(files, file{guestcfg.FirewallRoots, cfg.Firewall.UpstreamRoots, 0o644, 0})
+		{filepath.Join(root, guestcfg.FirewallTOMLPath), cfg.Firewall.TOML, 0o640, daemon},
+		{filepath.Join(root, guestcfg.FirewallCACert), cfg.Firewall.CACert, 0o644, 0},
+		{filepath.Join(root, guestcfg.FirewallCAKey), cfg.Firewall.CAKey.Reveal(), 0o640, daemon},
 	}
 	for name, text := range cfg.Firewall.Policy {
-		files = append(files, file{filepath.Join(guestcfg.FirewallPolicyDir, name), text, 0o644, 0})
-	}
-	if err := os.MkdirAll(guestcfg.FirewallPolicyDir, 0o755); err != nil {
-		return fmt.Errorf("making the policy directory: %w", err)
+		files = append(files, file{filepath.Join(policy, name), text, 0o644, 0})
 	}
 	for _, f := range files {
 		if err := os.WriteFile(f.path, []byte(f.text), f.mode); err != nil {

@@ -103,7 +103,7 @@ func secure(ctx context.Context, programs *supervise.Set, cfg guestcfg.Config) e
 	if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
 		return fmt.Errorf("setting the host name: %w", err)
 	}
-	if err := writeFiles(cfg); err != nil {
+	if err := writeFiles("/", cfg); err != nil {
 		return err
 	}
 	if err := netup.Prepare(cfg.Network, cardTimeout); err != nil {

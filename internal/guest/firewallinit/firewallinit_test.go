@@ -3,8 +3,13 @@
 package firewallinit
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/rootcell-ai/rootcell/internal/guestcfg"
 )
 
 const chains = `{"nftables": [{"metainfo": {"version": "1.0.6"}},
@@ -40,6 +45,40 @@ func TestConfineRefusesOtherPrograms(t *testing.T) {
 	for _, name := range []string{"", "sh", "/bin/sh", "../daemon"} {
 		if err := Confine(name); err == nil {
 			t.Errorf("Confine(%q) did not refuse", name)
+		}
+	}
+}
+
+func TestModes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	root := t.TempDir()
+	cfg := guestcfg.Config{Firewall: &guestcfg.Firewall{
+		TOML: "schema = 1", CACert: "cert", CAKey: "key", Policy: map[string]string{"allowed-dns.txt": "github.com"},
+	}}
+	if err := writeFiles(root, cfg); err != nil {
+		t.Fatal(err)
+	}
+	const daemon = guestcfg.FirewallDaemonUID
+	for name, want := range map[string]struct {
+		mode os.FileMode
+		gid  uint32
+	}{
+		"/run/rootcell":                                 {os.ModeDir | os.ModeSticky | 0o770, daemon},
+		guestcfg.FirewallTOMLPath:                       {0o640, daemon},
+		guestcfg.FirewallCACert:                         {0o644, 0},
+		guestcfg.FirewallCAKey:                          {0o640, daemon},
+		guestcfg.FirewallPolicyDir:                      {os.ModeDir | 0o755, 0},
+		guestcfg.FirewallPolicyDir + "/allowed-dns.txt": {0o644, 0},
+	} {
+		info, err := os.Stat(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stat := info.Sys().(*syscall.Stat_t)
+		if info.Mode() != want.mode || stat.Uid != 0 || stat.Gid != want.gid {
+			t.Errorf("%s is %v of %d:%d, want %v of 0:%d", name, info.Mode(), stat.Uid, stat.Gid, want.mode, want.gid)
 		}
 	}
 }
