@@ -29,7 +29,6 @@ import (
 
 	"github.com/rootcell-ai/rootcell/internal/audit"
 	"github.com/rootcell-ai/rootcell/internal/ca"
-	"github.com/rootcell-ai/rootcell/internal/control"
 	"github.com/rootcell-ai/rootcell/internal/dnstest"
 )
 
@@ -185,16 +184,6 @@ func (c *cell) ctl(args ...string) (string, int) {
 		c.t.Fatal(err)
 	}
 	return string(out), cmd.ProcessState.ExitCode()
-}
-
-func (c *cell) reload() control.ReloadResult {
-	c.t.Helper()
-	out, _ := c.ctl("reload")
-	var result control.ReloadResult
-	if err := json.Unmarshal([]byte(out), &result); err != nil {
-		c.t.Fatalf("ctl reload printed %q: %v", out, err)
-	}
-	return result
 }
 
 // events returns the audit log so far.
