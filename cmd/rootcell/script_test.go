@@ -34,7 +34,10 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
-			world := celltest.New(t, env.WorkDir)
+			world, err := celltest.New(env.WorkDir)
+			if err != nil {
+				return err
+			}
 			env.Values["run"] = &run{world: world}
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Setenv("ROOTCELL_STATE_DIR", filepath.Join(env.WorkDir, "instances"))

@@ -19,7 +19,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/rootcell-ai/rootcell/internal/audit"
@@ -28,6 +27,7 @@ import (
 	"github.com/rootcell-ai/rootcell/internal/guestcfg"
 	"github.com/rootcell-ai/rootcell/internal/policy"
 	"github.com/rootcell-ai/rootcell/internal/policyfile"
+	"github.com/rootcell-ai/rootcell/internal/probe"
 	"github.com/rootcell-ai/rootcell/internal/provider"
 	"github.com/rootcell-ai/rootcell/internal/provider/fake"
 )
@@ -51,32 +51,45 @@ type firewall struct {
 	generation uint64
 	grants     []control.Grant
 	pushes     int
+	probes     uint64
 	started    time.Time
 }
 
 // New returns a world whose files are below dir.
-func New(t testing.TB, dir string) *World {
-	t.Helper()
+func New(dir string) (*World, error) {
 	w := &World{Home: filepath.Join(dir, "agent-home"), tools: filepath.Join(dir, "agent-bin"), cells: map[string]*firewall{}}
 	w.Provider = fake.New(fake.Options{Serve: w.serve})
 	for path, text := range map[string]string{
-		"sudo":        "#!/bin/sh\nexec \"$@\"\n",
+		"sudo":        sudo,
 		"systemctl":   "#!/bin/sh\nexit 3\n",
 		"systemd-run": systemdRun,
 	} {
 		path = filepath.Join(w.tools, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
 	if err := os.MkdirAll(w.Home, 0o700); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	return w
+	return w, nil
 }
+
+// sudo runs everything as it is but the probes, whose results are a file of the
+// agent's home.
+const sudo = `#!/bin/sh
+[ "$1" != -n ] || shift
+case "$1 $2" in
+"/usr/local/bin/rootcell-guest probe")
+	cat >~/probe-request
+	cat ~/probe-results
+	exit 0 ;;
+esac
+exec "$@"
+`
 
 // systemdRun makes a key at once and installs nothing.
 const systemdRun = `#!/bin/sh
@@ -213,7 +226,7 @@ func (w *World) verb(instance string, c command) int {
 		f.generation++
 		return c.answer(control.ReloadResult{SchemaVersion: 1, Generation: f.generation, Changed: map[string]control.Change{words[3]: {Added: words[6:]}}})
 	case len(words) > 1 && words[0] == "ctl" && words[1] == "log":
-		for _, e := range w.events {
+		for _, e := range append(slices.Clone(w.events), w.denials()...) {
 			if slices.Contains(words, "--denied") && e.Verdict != audit.Deny {
 				continue
 			}
@@ -223,7 +236,29 @@ func (w *World) verb(instance string, c command) int {
 		}
 		return 0
 	}
-	return c.refuse(fmt.Sprintf("%q is not one of ctl, policy push", c.line))
+	if c.line == "probe" {
+		f.probes++
+		return c.answer(probe.Firewall{Schema: probe.Schema, DropsByDefault: true, Counters: map[string]uint64{"agent_tcp": 10 * f.probes}})
+	}
+	return c.refuse(fmt.Sprintf("%q is not one of ctl, policy push, probe", c.line))
+}
+
+// denials are what the firewall would have logged of the agent's probes, unless
+// the file probe-unseen is in the agent's home.
+func (w *World) denials() []audit.Event {
+	var request probe.Request
+	text, err := os.ReadFile(filepath.Join(w.Home, "probe-request"))
+	if err != nil || json.Unmarshal(text, &request) != nil {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(w.Home, "probe-unseen")); err == nil {
+		return nil
+	}
+	var events []audit.Event
+	for kind, host := range map[string]string{audit.KindDNS: request.DeniedDNS, audit.KindHTTPS: request.DeniedHTTPS, audit.KindSSH: request.DeniedSSH} {
+		events = append(events, audit.Event{Kind: kind, Host: host, Verdict: audit.Deny, Reason: "no-rule"})
+	}
+	return events
 }
 
 func (f *firewall) status(instance string) control.Status {
