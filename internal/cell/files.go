@@ -27,11 +27,14 @@ func makeDir(dir string) error {
 	return nil
 }
 
+// unfinished is in the names of files that will replace others.
+const unfinished = ".new-"
+
 // writeFile replaces path as a whole: whoever reads it, now or after a crash,
 // sees the old content or the new one.
 func writeFile(path string, content []byte, mode fs.FileMode) (err error) {
 	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*")
+	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+unfinished+"*")
 	if err != nil {
 		return explainWrite("writing", path, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -60,6 +61,7 @@ func (c *Cell) prepare(ctx context.Context) (config.Config, State, error) {
 			return config.Config{}, State{}, err
 		}
 	}
+	c.removeUnfinished()
 	if err := c.seedConfig(); err != nil {
 		return config.Config{}, State{}, err
 	}
@@ -81,6 +83,17 @@ func (c *Cell) prepare(ctx context.Context) (config.Config, State, error) {
 		return config.Config{}, State{}, err
 	}
 	return cfg, state, nil
+}
+
+// removeUnfinished deletes what killed commands left of files that they were
+// replacing. The lock is held, so nobody is writing them.
+func (c *Cell) removeUnfinished() {
+	for _, dir := range []string{".", "proxy", "pki", "ssh"} {
+		left, _ := filepath.Glob(c.path(dir, ".*"+unfinished+"*"))
+		for _, path := range left {
+			c.Logger.Debug("removing an unfinished file", "path", path, "error", os.Remove(path))
+		}
+	}
 }
 
 // seedConfig writes a configuration that sets nothing where there is none.

@@ -65,6 +65,8 @@ func candidates(node *kong.Node, words []string, instances func() []string) []st
 			i++
 		case child(node, word) != nil:
 			node, positionals = child(node, word), 0
+		case len(node.Children) > 0:
+			return nil // no such command
 		default:
 			if positionals < len(node.Positional) && node.Positional[positionals].Passthrough {
 				return nil
