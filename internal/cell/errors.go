@@ -44,7 +44,3 @@ func ExitCode(err error) int {
 func usageError(format string, args ...any) error {
 	return &Error{Code: ExitUsage, Err: fmt.Errorf(format, args...)}
 }
-
-func verdictError(format string, args ...any) error {
-	return &Error{Code: ExitVerdict, Err: fmt.Errorf(format, args...)}
-}

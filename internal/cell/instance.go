@@ -188,7 +188,5 @@ func (c *Cell) record(verb string, err error) {
 	}
 }
 
-// addresses of the two machines with the prefix length of their link.
+// prefixed is an address of the link with the link's prefix length.
 func prefixed(a netip.Addr) string { return netip.PrefixFrom(a, 24).String() }
-
-func (c *Cell) sshDir() string { return filepath.Join(c.Dir, "ssh") }
