@@ -414,3 +414,21 @@ func TestC2SpecialAddresses(t *testing.T) {
 	w.wantDenied(policy.SpecialAddress)
 	w.wantNoRequest()
 }
+
+func TestResetStyleSaysNothing(t *testing.T) {
+	w := build(t, nil, func(c *httpConfig, _ *sink) { c.DenyStyle = httpproxy.Reset })
+	for proto, c := range both12(w) {
+		if res, err := c.Get("https://" + scoped + "/secret"); err == nil {
+			t.Errorf("%s: answered %d", proto, res.StatusCode)
+		}
+		if res, _ := get(t, c, "https://"+scoped+"/public/"); res.StatusCode != 200 {
+			t.Errorf("%s: an allowed request: %d", proto, res.StatusCode)
+		}
+	}
+	w.wantDenied(policy.PathRule)
+	for _, request := range w.sink.seen() {
+		if strings.Contains(request, "/secret") {
+			t.Errorf("the sink saw %q", request)
+		}
+	}
+}
