@@ -131,7 +131,7 @@ func (f Firewall) check() []error {
 		errs = append(errs, fmt.Errorf("firewall.ca_key: %w", err))
 	}
 	if f.UpstreamRoots != "" {
-		if err := checkPEM(f.UpstreamRoots, "CERTIFICATE"); err != nil {
+		if err := checkBundle(f.UpstreamRoots); err != nil {
 			errs = append(errs, fmt.Errorf("firewall.upstream_roots: %w", err))
 		}
 	}
@@ -191,4 +191,22 @@ func checkPEM(text, suffix string) error {
 		return errors.New("holds more than one PEM block")
 	}
 	return nil
+}
+
+// checkBundle accepts one or more PEM certificates and nothing else but
+// comments.
+func checkBundle(text string) error {
+	rest := []byte(text)
+	for n := 0; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			if n == 0 {
+				return errors.New("holds no PEM certificate")
+			}
+			return nil
+		}
+		if block.Type != "CERTIFICATE" {
+			return fmt.Errorf("holds a PEM %s, not certificates alone", block.Type)
+		}
+	}
 }

@@ -47,7 +47,9 @@ func agentConfig() Config {
 }
 
 func TestRoundTrip(t *testing.T) {
-	for name, c := range map[string]Config{"firewall": firewallConfig(), "agent": agentConfig()} {
+	rooted := firewallConfig()
+	rooted.Firewall.UpstreamRoots = "# ours\n" + block("CERTIFICATE", "a") + block("CERTIFICATE", "b")
+	for name, c := range map[string]Config{"firewall": firewallConfig(), "agent": agentConfig(), "a firewall with roots of its own": rooted} {
 		t.Run(name, func(t *testing.T) {
 			text, err := Encode(c)
 			if err != nil {
@@ -70,24 +72,28 @@ func TestCheck(t *testing.T) {
 		agent    func(*Config)
 		want     string
 	}{
-		"another schema":                            {firewall: func(c *Config) { c.Schema = 2 }, want: "schema is 2"},
-		"no role":                                   {firewall: func(c *Config) { c.Role = "" }, want: "role"},
-		"an agent with the firewall's part":         {agent: func(c *Config) { c.Firewall = firewallConfig().Firewall }, want: "no other"},
-		"a firewall without its part":               {firewall: func(c *Config) { c.Firewall = nil }, want: "needs the part"},
-		"an agent with an uplink":                   {agent: func(c *Config) { c.Network.Uplink = firewallConfig().Network.Uplink }, want: "no uplink"},
-		"a firewall without an uplink":              {firewall: func(c *Config) { c.Network.Uplink = nil }, want: "uplink is missing"},
-		"a firewall routed through its agent":       {firewall: func(c *Config) { c.Network.Cell.Gateway = "192.168.100.11" }, want: "no route through"},
-		"one MAC twice":                             {firewall: func(c *Config) { c.Network.Uplink.MAC = "52:54:00:00:00:0A" }, want: "is also"},
-		"a multicast MAC":                           {agent: func(c *Config) { c.Network.Cell.MAC = "01:00:5e:00:00:01" }, want: "unicast"},
-		"an IPv6 address":                           {agent: func(c *Config) { c.Network.Cell.Address = "fd00::1/64" }, want: "IPv4"},
-		"an address without a prefix":               {agent: func(c *Config) { c.Network.Cell.Address = "192.168.100.11" }, want: "network.cell.address"},
-		"a peer outside the network":                {agent: func(c *Config) { c.Network.PeerAddress = "10.0.0.1" }, want: "peer_address"},
-		"a peer that is the guest itself":           {agent: func(c *Config) { c.Network.PeerAddress = "192.168.100.11" }, want: "peer_address"},
-		"a gateway outside the network":             {agent: func(c *Config) { c.Network.Cell.Gateway = "10.0.0.1" }, want: "gateway"},
-		"nobody may log in":                         {agent: func(c *Config) { c.SSH.AuthorizedKeys = nil }, want: "authorized_keys"},
-		"an authorized key with a line break":       {agent: func(c *Config) { c.SSH.AuthorizedKeys[0] += "\nssh-ed25519 BBBB" }, want: "one line"},
-		"a CA certificate followed by its key":      {agent: func(c *Config) { c.Agent.CACert += block("PRIVATE KEY", "hush") }, want: "more than one"},
-		"a key where the CA certificate belongs":    {agent: func(c *Config) { c.Agent.CACert = block("PRIVATE KEY", "hush") }, want: "not a PEM"},
+		"another schema":                         {firewall: func(c *Config) { c.Schema = 2 }, want: "schema is 2"},
+		"no role":                                {firewall: func(c *Config) { c.Role = "" }, want: "role"},
+		"an agent with the firewall's part":      {agent: func(c *Config) { c.Firewall = firewallConfig().Firewall }, want: "no other"},
+		"a firewall without its part":            {firewall: func(c *Config) { c.Firewall = nil }, want: "needs the part"},
+		"an agent with an uplink":                {agent: func(c *Config) { c.Network.Uplink = firewallConfig().Network.Uplink }, want: "no uplink"},
+		"a firewall without an uplink":           {firewall: func(c *Config) { c.Network.Uplink = nil }, want: "uplink is missing"},
+		"a firewall routed through its agent":    {firewall: func(c *Config) { c.Network.Cell.Gateway = "192.168.100.11" }, want: "no route through"},
+		"one MAC twice":                          {firewall: func(c *Config) { c.Network.Uplink.MAC = "52:54:00:00:00:0A" }, want: "is also"},
+		"a multicast MAC":                        {agent: func(c *Config) { c.Network.Cell.MAC = "01:00:5e:00:00:01" }, want: "unicast"},
+		"an IPv6 address":                        {agent: func(c *Config) { c.Network.Cell.Address = "fd00::1/64" }, want: "IPv4"},
+		"an address without a prefix":            {agent: func(c *Config) { c.Network.Cell.Address = "192.168.100.11" }, want: "network.cell.address"},
+		"a peer outside the network":             {agent: func(c *Config) { c.Network.PeerAddress = "10.0.0.1" }, want: "peer_address"},
+		"a peer that is the guest itself":        {agent: func(c *Config) { c.Network.PeerAddress = "192.168.100.11" }, want: "peer_address"},
+		"a gateway outside the network":          {agent: func(c *Config) { c.Network.Cell.Gateway = "10.0.0.1" }, want: "gateway"},
+		"nobody may log in":                      {agent: func(c *Config) { c.SSH.AuthorizedKeys = nil }, want: "authorized_keys"},
+		"an authorized key with a line break":    {agent: func(c *Config) { c.SSH.AuthorizedKeys[0] += "\nssh-ed25519 BBBB" }, want: "one line"},
+		"a CA certificate followed by its key":   {agent: func(c *Config) { c.Agent.CACert += block("PRIVATE KEY", "hush") }, want: "more than one"},
+		"a key where the CA certificate belongs": {agent: func(c *Config) { c.Agent.CACert = block("PRIVATE KEY", "hush") }, want: "not a PEM"},
+		"a key among the upstream roots": {firewall: func(c *Config) {
+			c.Firewall.UpstreamRoots = block("CERTIFICATE", "c") + block("PRIVATE KEY", "hush")
+		}, want: "certificates alone"},
+		"upstream roots that are none":              {firewall: func(c *Config) { c.Firewall.UpstreamRoots = "roots" }, want: "upstream_roots"},
 		"a policy file outside its directory":       {firewall: func(c *Config) { c.Firewall.Policy["../x"] = "" }, want: "not a file name"},
 		"an environment value with a line break":    {agent: func(c *Config) { c.Agent.Env["A"] = "b\nc" }, want: "agent.env"},
 		"an environment name that is none":          {agent: func(c *Config) { c.Agent.Env["A B"] = "c" }, want: "agent.env"},

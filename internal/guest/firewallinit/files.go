@@ -75,6 +75,9 @@ func writeFiles(root string, cfg guestcfg.Config) error {
 		{filepath.Join(root, guestcfg.FirewallCACert), cfg.Firewall.CACert, 0o644, 0},
 		{filepath.Join(root, guestcfg.FirewallCAKey), cfg.Firewall.CAKey.Reveal(), 0o640, daemon},
 	}
+	if roots := cfg.Firewall.UpstreamRoots; roots != "" {
+		files = append(files, file{filepath.Join(root, guestcfg.FirewallRoots), roots, 0o644, 0})
+	}
 	for name, text := range cfg.Firewall.Policy {
 		files = append(files, file{filepath.Join(policy, name), text, 0o644, 0})
 	}

@@ -55,7 +55,7 @@ func TestModes(t *testing.T) {
 	}
 	root := t.TempDir()
 	cfg := guestcfg.Config{Firewall: &guestcfg.Firewall{
-		TOML: "schema = 1", CACert: "cert", CAKey: "key", Policy: map[string]string{"allowed-dns.txt": "github.com"},
+		TOML: "schema = 1", CACert: "cert", CAKey: "key", UpstreamRoots: "roots", Policy: map[string]string{"allowed-dns.txt": "github.com"},
 	}}
 	if err := writeFiles(root, cfg); err != nil {
 		t.Fatal(err)
@@ -68,6 +68,7 @@ func TestModes(t *testing.T) {
 		"/run/rootcell":                                 {os.ModeDir | os.ModeSticky | 0o770, daemon},
 		guestcfg.FirewallTOMLPath:                       {0o640, daemon},
 		guestcfg.FirewallCACert:                         {0o644, 0},
+		guestcfg.FirewallRoots:                          {0o644, 0},
 		guestcfg.FirewallCAKey:                          {0o640, daemon},
 		guestcfg.FirewallPolicyDir:                      {os.ModeDir | 0o755, 0},
 		guestcfg.FirewallPolicyDir + "/allowed-dns.txt": {0o644, 0},
