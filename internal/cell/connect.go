@@ -46,6 +46,7 @@ func (c *Cell) connect(ctx context.Context, p provider.Provider, s State, user s
 	if err != nil {
 		return nil, err
 	}
+	begun := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, firewallBoot, errors.New("the firewall did not answer in time"))
 	defer cancel()
 	client, err := sshx.Connect(ctx, sshx.Options{
@@ -58,6 +59,7 @@ func (c *Cell) connect(ctx context.Context, p provider.Provider, s State, user s
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the firewall of instance %q: %w; %s says how it is", c.Name, err, c.command("status"))
 	}
+	c.Logger.Debug("connected to the firewall", "took", time.Since(begun))
 	return &link{cell: c, keys: ks, agentIP: s.AgentIP, user: user, firewall: client}, nil
 }
 
@@ -76,6 +78,7 @@ func (l *link) enter(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, agentBoot, errors.New("the agent did not answer in time"))
 	defer cancel()
+	begun := time.Now()
 	addr := netip.AddrPortFrom(l.agentIP, 22).String()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		client, err := l.firewall.Through(ctx, addr, sshx.Options{
@@ -85,6 +88,7 @@ func (l *link) enter(ctx context.Context) error {
 		})
 		if err == nil {
 			l.agent = client
+			l.cell.Logger.Debug("connected to the agent", "took", time.Since(begun))
 			return nil
 		}
 		// A wrong key stays wrong; a lost firewall does not come back on this

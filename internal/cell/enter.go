@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"github.com/rootcell-ai/rootcell/internal/sshx"
 )
@@ -31,6 +32,8 @@ func (c *Cell) Enter(ctx context.Context, s Session) (int, error) {
 	}
 	defer l.Close()
 	s.Ready()
+	begun := time.Now()
+	defer func() { c.Logger.Debug("session ended", "took", time.Since(begun)) }()
 	code, err := l.agent.Run(ctx, sshx.Command{
 		Argv: s.Argv, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
 		PTY: s.PTY, TryEnv: s.TryEnv, Signals: s.Signals,

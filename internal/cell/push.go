@@ -92,7 +92,9 @@ func inForce(status control.Status, lists map[string]string) bool {
 // sync pushes the allowlists when the firewall enforces others. The caller
 // does not hold the instance's lock.
 func (l *link) sync(ctx context.Context) error {
+	begun := time.Now()
 	current, err := l.current(ctx)
+	l.cell.Logger.Debug("asked for the policy in force", "current", current, "took", time.Since(begun))
 	if err != nil || current {
 		return err
 	}
