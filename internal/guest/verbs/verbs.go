@@ -76,6 +76,14 @@ func (c Control) Run(ctx context.Context, line string, stdin io.Reader, stdout, 
 		return refuse(stderr, "no command was given")
 	}
 	switch verb, args := words[0], words[1:]; {
+	case verb == "ctl" && len(args) == 1 && args[0] == "status":
+		// The host asks this at every entry, and starting a program costs most
+		// of a second on an emulated machine.
+		status, err := control.Dial(c.Socket).Status(ctx)
+		if err != nil {
+			return failed(stderr, err)
+		}
+		return print(stdout, stderr, status)
 	case verb == "ctl":
 		return c.ctl(ctx, args, stdout, stderr)
 	case verb == "policy" && len(args) == 1 && args[0] == "push":
