@@ -26,6 +26,8 @@ var providers = map[string]func(cli.Machine) provider.Provider{
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// A second interrupt ends the process at once.
+	context.AfterFunc(ctx, stop)
 	code := cli.Run(ctx, options())
 	stop()
 	os.Exit(code)

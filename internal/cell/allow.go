@@ -184,5 +184,5 @@ func (c *Cell) listError(problems policyfile.Problems) error {
 		p.File = c.path("proxy", p.File)
 		located[i] = p
 	}
-	return &Error{Code: ExitUsage, Err: errors.Join(located, fmt.Errorf("nothing was pushed and the running policy stays; mend the lists with %s, then run %s", c.command("edit https"), c.command("allow")))}
+	return &Error{Code: ExitUsage, Err: errors.Join(located, fmt.Errorf("nothing was pushed and the running policy stays; mend the lists with %s, then run %s", c.Hint("edit https"), c.Hint("allow")))}
 }

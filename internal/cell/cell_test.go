@@ -33,7 +33,7 @@ func newHost(t *testing.T) (*cell.Host, *celltest.World) {
 		Images:    celltest.Images{},
 		Environ:   []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "ROOTCELL_PROVIDER=qemu"},
 		GOOS:      "linux", GOARCH: runtime.GOARCH, Version: "test", Command: "rootcell test",
-		Report: func(string) {}, Warn: func(string) {}, Ask: func(string) bool { return false },
+		Report: func(string) {}, Tell: func(string) {}, Warn: func(string) {}, Ask: func(string) bool { return false },
 		Logger: slog.New(slog.DiscardHandler),
 	}, world
 }

@@ -57,7 +57,7 @@ func (c *Cell) connect(ctx context.Context, p provider.Provider, s State, user s
 		HandshakeTimeout: firewallBoot,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("connecting to the firewall of instance %q: %w; %s says how it is", c.Name, err, c.command("status"))
+		return nil, fmt.Errorf("connecting to the firewall of instance %q: %w; %s says how it is", c.Name, err, c.Hint("status"))
 	}
 	c.Logger.Debug("connected to the firewall", "took", time.Since(begun))
 	return &link{cell: c, keys: ks, agentIP: s.AgentIP, user: user, firewall: client}, nil
@@ -107,7 +107,7 @@ func (l *link) enter(ctx context.Context) error {
 }
 
 func (c *Cell) agentError(err error) error {
-	return fmt.Errorf("connecting to the agent of instance %q: %w; %s says how it is", c.Name, err, c.command("status"))
+	return fmt.Errorf("connecting to the agent of instance %q: %w; %s says how it is", c.Name, err, c.Hint("status"))
 }
 
 // ask runs one of the firewall's verbs and decodes its JSON answer into out,

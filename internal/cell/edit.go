@@ -65,7 +65,7 @@ func (c *Cell) Edit(ctx context.Context, o EditOptions) error {
 		}
 		c.Warn(problem.Error())
 		if !c.Ask("Open the file again?") {
-			return &Error{Code: ExitUsage, Err: fmt.Errorf("%q has errors and is not in force; mend it with %s", path, c.command("edit "+o.Target))}
+			return &Error{Code: ExitUsage, Err: fmt.Errorf("%q has errors and is not in force; mend it with %s", path, c.Hint("edit "+o.Target))}
 		}
 	}
 }

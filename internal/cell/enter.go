@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"time"
 
 	"github.com/rootcell-ai/rootcell/internal/sshx"
@@ -17,7 +16,6 @@ type Session struct {
 	Stdout, Stderr io.Writer
 	PTY            *sshx.PTY // nil for plain streams
 	TryEnv         map[string]string
-	Signals        <-chan os.Signal
 	Ready          func() // called once, before the session begins
 }
 
@@ -36,7 +34,7 @@ func (c *Cell) Enter(ctx context.Context, s Session) (int, error) {
 	defer func() { c.Logger.Debug("session ended", "took", time.Since(begun)) }()
 	code, err := l.agent.Run(ctx, sshx.Command{
 		Argv: s.Argv, Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr,
-		PTY: s.PTY, TryEnv: s.TryEnv, Signals: s.Signals,
+		PTY: s.PTY, TryEnv: s.TryEnv,
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -73,7 +71,7 @@ func (c *Cell) linkUp(ctx context.Context) (*link, error) {
 		return l, err
 	}
 	if state.Configured != configuredDigest(cfg) {
-		c.Report("the configuration changed since the machines were started; " + c.command("up") + " applies it")
+		c.Tell("the configuration changed since the machines were started; " + c.Hint("up") + " applies it")
 	}
 	lock.Release()
 	l, err := c.connect(ctx, p, state, cfg.Guest.User)

@@ -35,10 +35,12 @@ type Host struct {
 	NoWait bool
 
 	// Report hears what a command is doing, one short line without a full stop
-	// for each step. Warn hears what went wrong without stopping the command.
+	// for each step. Tell hears what is worth knowing; Warn hears what went wrong
+	// without stopping the command.
 	// Texts may hold what a guest said: whoever prints them escapes them, as
 	// for errors.
 	Report func(text string)
+	Tell   func(text string)
 	Warn   func(text string)
 	// Ask puts a yes-or-no question; without a terminal it answers false.
 	Ask func(question string) bool
@@ -95,8 +97,8 @@ func (c *Cell) path(elem ...string) string {
 	return filepath.Join(append([]string{c.Dir}, elem...)...)
 }
 
-// command is how to give the user's next command for this instance.
-func (c *Cell) command(rest string) string {
+// Hint is how to give the user's next command for this instance.
+func (c *Cell) Hint(rest string) string {
 	s := "rootcell"
 	if c.Name != DefaultInstance {
 		s += " -i " + c.Name

@@ -23,7 +23,7 @@ func (c *Cell) Init(ctx context.Context, providerName string) error {
 	}
 	defer lock.Release()
 	if state, err := c.State(); err == nil && state.Provider != "" && state.Provider != providerName {
-		return fmt.Errorf("instance %q has machines of provider %q; run %s first", c.Name, state.Provider, c.command("remove"))
+		return fmt.Errorf("instance %q has machines of provider %q; run %s first", c.Name, state.Provider, c.Hint("remove"))
 	}
 	if err := c.seedConfig(); err != nil {
 		return err

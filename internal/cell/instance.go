@@ -40,7 +40,7 @@ func (c *Cell) lockExisting(ctx context.Context) (*Lock, error) {
 }
 
 func (c *Cell) missing() error {
-	return fmt.Errorf("instance %q does not exist; %s creates and starts it, `rootcell list` shows what there is", c.Name, c.command("up"))
+	return fmt.Errorf("instance %q does not exist; %s creates and starts it, `rootcell list` shows what there is", c.Name, c.Hint("up"))
 }
 
 // open makes the instance's directory and takes its lock.

@@ -30,7 +30,7 @@ func (c *Cell) ensureCA() error {
 			return err
 		}
 		if _, err := ca.Load(cert, []byte(key)); err != nil {
-			return fmt.Errorf("checking the CA of instance %q: %w; restore %q from a backup, or move it away and run %s to get a new CA", c.Name, err, c.path("pki"), c.command("up"))
+			return fmt.Errorf("checking the CA of instance %q: %w; restore %q from a backup, or move it away and run %s to get a new CA", c.Name, err, c.path("pki"), c.Hint("up"))
 		}
 		return closeFile(keyPath)
 	}
@@ -119,7 +119,7 @@ func (c *Cell) ensureKey(name string) (key, error) {
 	}
 	signer, err := sshx.ParseKey(text)
 	if err != nil {
-		return key{}, fmt.Errorf("reading SSH key %q: %w; delete the file and run %s to get a new one", path, err, c.command("up"))
+		return key{}, fmt.Errorf("reading SSH key %q: %w; delete the file and run %s to get a new one", path, err, c.Hint("up"))
 	}
 	if err := closeFile(path); err != nil {
 		return key{}, err

@@ -42,7 +42,7 @@ func (l *link) provision(ctx context.Context, cfg config.Config, state State, ag
 	var exit *sshx.ExitError
 	if errors.As(err, &exit) {
 		return fmt.Errorf("provisioning the agent of instance %q: step %s failed: %s; %s tries again",
-			c.Name, failedSteps(out), strings.TrimSpace(exit.Stderr), c.command("provision"))
+			c.Name, failedSteps(out), strings.TrimSpace(exit.Stderr), c.Hint("provision"))
 	}
 	if err != nil {
 		return c.agentError(err)

@@ -22,7 +22,7 @@ func (c *Cell) PubKey(ctx context.Context) (string, error) {
 	text, err := l.agent.Exchange(ctx, 16<<10, strings.NewReader(provision.WaitForKey), "sh", "-s")
 	var exit *sshx.ExitError
 	if errors.As(err, &exit) {
-		return "", fmt.Errorf("the agent of instance %q has no SSH key; %s makes one", c.Name, c.command("provision"))
+		return "", fmt.Errorf("the agent of instance %q has no SSH key; %s makes one", c.Name, c.Hint("provision"))
 	}
 	if err != nil {
 		return "", c.agentError(err)
@@ -30,7 +30,7 @@ func (c *Cell) PubKey(ctx context.Context) (string, error) {
 	// The agent may answer anything; only a public key is passed on.
 	key, err := sshx.ParsePublicLine(strings.TrimSpace(string(text)))
 	if err != nil {
-		return "", fmt.Errorf("reading the agent's SSH key: %w; %s makes a new one where there is none", err, c.command("provision"))
+		return "", fmt.Errorf("reading the agent's SSH key: %w; %s makes a new one where there is none", err, c.Hint("provision"))
 	}
 	return sshx.PublicLine(key, MachineName(provider.RoleAgent, c.Name)), nil
 }

@@ -122,7 +122,7 @@ func (l *link) syncLocked(ctx context.Context) error {
 		return err
 	}
 	if len(result.Changed) > 0 {
-		l.cell.Report("pushed the changed allowlists to the firewall")
+		l.cell.Tell("pushed the changed allowlists to the firewall")
 	}
 	return nil
 }
@@ -134,6 +134,6 @@ func (c *Cell) warnLists(problems policyfile.Problems) {
 		c.Warn(p.String())
 	}
 	if problems.Err() != nil {
-		c.Warn("a list with an error is not pushed; mend it and run " + c.command("allow"))
+		c.Warn("a list with an error is not pushed; mend it and run " + c.Hint("allow"))
 	}
 }

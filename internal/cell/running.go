@@ -39,7 +39,7 @@ func (c *Cell) need(ctx context.Context, roles ...provider.Role) (State, provide
 	}
 	for _, role := range roles {
 		if m := status.Machine(role); m.State != provider.StateRunning {
-			return State{}, nil, fmt.Errorf("the %s of instance %q is %s; %s starts it", role, c.Name, describe(m), c.command("up"))
+			return State{}, nil, fmt.Errorf("the %s of instance %q is %s; %s starts it", role, c.Name, describe(m), c.Hint("up"))
 		}
 	}
 	return state, p, nil

@@ -46,7 +46,7 @@ func (c *Cell) Remove(ctx context.Context) error {
 	}
 	c.Report("deleting the machines")
 	if err := p.Destroy(ctx, c.id()); err != nil {
-		err = fmt.Errorf("deleting the machines of instance %q: %w; run %s again", c.Name, err, c.command("remove"))
+		err = fmt.Errorf("deleting the machines of instance %q: %w; run %s again", c.Name, err, c.Hint("remove"))
 		c.record("remove", err)
 		return err
 	}
@@ -69,7 +69,7 @@ func (c *Cell) Reset(ctx context.Context) error {
 	}
 	resetter, ok := p.(provider.Resetter)
 	if !ok {
-		return fmt.Errorf("the provider of instance %q cannot reset the agent alone; run %s and then %s", c.Name, c.command("remove"), c.command("up"))
+		return fmt.Errorf("the provider of instance %q cannot reset the agent alone; run %s and then %s", c.Name, c.Hint("remove"), c.Hint("up"))
 	}
 	// Invariant: the agent counts as not provisioned before its disk goes, so
 	// that a kill in between never leaves a bare agent that looks ready
@@ -133,5 +133,5 @@ func (c *Cell) maker(state State) (provider.Provider, error) {
 }
 
 func (c *Cell) noMachines() error {
-	return fmt.Errorf("instance %q has no machines; %s creates and starts them", c.Name, c.command("up"))
+	return fmt.Errorf("instance %q has no machines; %s creates and starts them", c.Name, c.Hint("up"))
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"runtime"
 
@@ -35,8 +34,6 @@ type Options struct {
 	Providers map[string]func(Machine) provider.Provider
 	// Images replaces the builder of guest images; nil uses package image.
 	Images cell.Images
-	// Signals are handed to sessions in the agent; nil for none.
-	Signals <-chan os.Signal
 }
 
 // Machine is what a provider may want to know of the instance and the host.
@@ -197,7 +194,9 @@ func (a *app) host() (*cell.Host, error) {
 		Root: root, Providers: providers, Images: images,
 		Environ: a.Environ, GOOS: runtime.GOOS, GOARCH: runtime.GOARCH,
 		Version: a.Version, Command: "rootcell " + shellLine(a.Args), NoWait: a.flags.NoWait,
-		Report: a.report, Warn: func(text string) { a.ui.Warnf("%s", text) },
+		Report: a.report,
+		Tell:   func(text string) { a.ui.Infof("%s", text) },
+		Warn:   func(text string) { a.ui.Warnf("%s", text) },
 		Ask: func(question string) bool {
 			yes, err := a.ui.Question(question)
 			return err == nil && yes

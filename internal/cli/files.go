@@ -136,5 +136,13 @@ func (cmd *editCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	return c.Edit(a.ctx, cell.EditOptions{Target: cmd.Target, Stdin: a.Stdin, Stdout: a.Stdout, Stderr: a.Stderr})
+	if err := c.Edit(a.ctx, cell.EditOptions{Target: cmd.Target, Stdin: a.Stdin, Stdout: a.Stdout, Stderr: a.Stderr}); err != nil {
+		return err
+	}
+	next := c.Hint("allow")
+	if cmd.Target == "env" || cmd.Target == "secrets" {
+		next = c.Hint("up")
+	}
+	a.ui.Infof("%s puts it in force in a running cell", next)
+	return nil
 }

@@ -56,8 +56,8 @@ func (a *app) session(argv []string, tty bool) error {
 	}
 	s := cell.Session{
 		Argv: argv, Stdin: a.Stdin, Stdout: a.Stdout, Stderr: a.Stderr,
-		TryEnv: a.locale(), Signals: a.Signals,
-		Ready: func() { a.endTask(nil) },
+		TryEnv: a.locale(),
+		Ready:  func() { a.endTask(nil) },
 	}
 	if tty {
 		s.PTY = &sshx.PTY{Type: a.getenv("TERM"), Terminal: a.terminal()}

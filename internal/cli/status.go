@@ -31,11 +31,11 @@ func (a *app) printStatus(c *cell.Cell, r cell.Report) {
 		rows = append(rows, []string{name, fmt.Sprintf(format, args...)})
 	}
 	if !r.Exists {
-		add("state", "does not exist; `rootcell -i %s up` creates and starts it", r.Instance)
+		add("state", "does not exist; %s creates and starts it", c.Hint("up"))
 	}
 	add("provider", "%s", r.Provider)
 	for _, role := range []provider.Role{provider.RoleAgent, provider.RoleFirewall} {
-		add(string(role), "%s", machineText(r, role))
+		add(string(role), "%s", machineText(c, r, role))
 	}
 	if r.Machines.Accel != "" {
 		add("acceleration", "%s", joinNonEmpty(r.Machines.Accel, r.Machines.AccelReason))
@@ -43,13 +43,13 @@ func (a *app) printStatus(c *cell.Cell, r cell.Report) {
 	if r.State != nil {
 		add("subnet", "%s", r.State.Subnet)
 		if r.State.Provider != "" && !r.Provisioned {
-			add("provisioned", "no; `rootcell -i %s up` does it", r.Instance)
+			add("provisioned", "no; %s does it", c.Hint("up"))
 		}
 	}
 	if r.Pending {
-		add("configuration", "changed since the machines were started; `rootcell -i %s up` applies it", r.Instance)
+		add("configuration", "changed since the machines were started; %s applies it", c.Hint("up"))
 	}
-	a.firewallRows(r, add)
+	a.firewallRows(c, r, add)
 	if r.State != nil && r.State.LastError != nil {
 		e := r.State.LastError
 		add("last error", "%s, %s: %s", e.Time.Local().Format(time.DateTime), e.Command, e.Text)
@@ -61,7 +61,7 @@ func (a *app) printStatus(c *cell.Cell, r cell.Report) {
 	a.ui.Table(nil, rows)
 }
 
-func machineText(r cell.Report, role provider.Role) string {
+func machineText(c *cell.Cell, r cell.Report, role provider.Role) string {
 	m := r.Machines.Machine(role)
 	parts := []string{string(m.State)}
 	if m.Detail != "" {
@@ -78,12 +78,12 @@ func machineText(r cell.Report, role provider.Role) string {
 		parts = append(parts, "up "+ui.Elapsed(time.Since(m.Started)))
 	}
 	if m.Outdated {
-		parts = append(parts, "a newer image is there, `rootcell reset` takes it")
+		parts = append(parts, "a newer image is there, "+c.Hint("reset")+" takes it")
 	}
 	return strings.Join(parts, ", ")
 }
 
-func (a *app) firewallRows(r cell.Report, add func(string, string, ...any)) {
+func (a *app) firewallRows(c *cell.Cell, r cell.Report, add func(string, string, ...any)) {
 	if r.FirewallError != "" {
 		add("policy", "not known: %s", r.FirewallError)
 	}
@@ -93,7 +93,7 @@ func (a *app) firewallRows(r cell.Report, add func(string, string, ...any)) {
 	}
 	inForce := "the live lists are in force"
 	if !r.ListsInForce {
-		inForce = "the live lists are NOT in force, `rootcell allow` pushes them"
+		inForce = "the live lists are NOT in force, " + c.Hint("allow") + " pushes them"
 	}
 	add("policy", "generation %d, %s", f.Generation, inForce)
 	for _, kind := range policy.Kinds() {
