@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 BIN := bin
-GOFLAGS_STATIC := -trimpath -ldflags='-s -w'
+GOFLAGS_STATIC := -trimpath -buildvcs=auto -ldflags='-s -w'
 GUESTS := $(BIN)/rootcell-guest $(BIN)/rootcell-firewall
 LEVELS ?= lint,unit,fuzz,e2e,vm
 

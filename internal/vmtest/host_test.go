@@ -161,6 +161,28 @@ func (h *host) sh(t *testing.T, line string) result {
 	return h.rootcell(t, "--", "sudo", "sh", "-c", line)
 }
 
+// facts runs several shell lines in the agent as root, over one connection, and returns what each printed.
+func (h *host) facts(t *testing.T, lines map[string]string) map[string]string {
+	t.Helper()
+	const mark = "=====fact "
+	var script strings.Builder
+	for name, line := range lines {
+		fmt.Fprintf(&script, "echo %q\n( %s ) 2>&1\n", mark+name, line)
+	}
+	r := h.rootcellInput(t, script.String(), "--", "sudo", "bash", "-s")
+	facts := map[string]string{}
+	for part := range strings.SplitSeq(r.stdout, mark) {
+		name, text, _ := strings.Cut(part, "\n")
+		facts[name] = strings.TrimSpace(text)
+	}
+	for name := range lines {
+		if _, ok := facts[name]; !ok {
+			t.Errorf("nothing was heard of %q: %+v", name, r)
+		}
+	}
+	return facts
+}
+
 // oneLine asserts that a failure was told in one clear line with a hint.
 func oneLine(t *testing.T, r result, code int, want ...string) {
 	t.Helper()
