@@ -24,10 +24,6 @@ var (
 	uplinkResolver = netip.MustParseAddrPort("10.0.2.3:53")
 )
 
-// kernelCmdline keeps the kernel from writing each step of its boot to the
-// serial console: under software emulation that is about 9 % of a boot's CPU.
-const kernelCmdline = "quiet"
-
 // spec is the desired state of the instance's machines. It is a function of
 // the instance's files, the images and the host's public addresses alone, so
 // that computing it twice gives the same.
@@ -47,12 +43,12 @@ func (c *Cell) spec(cfg config.Config, s State, set ImageSet) (provider.Spec, er
 		Firewall: provider.Machine{
 			Name: MachineName(provider.RoleFirewall, c.Name),
 			CPUs: cfg.Firewall.CPUs, MemoryBytes: cfg.Firewall.Memory, DiskBytes: cfg.Firewall.Disk,
-			Kernel: set.Kernel, Initrd: set.FirewallInitrd, Cmdline: kernelCmdline,
+			Kernel: set.Kernel, Initrd: set.FirewallInitrd,
 		},
 		Agent: provider.Machine{
 			Name: MachineName(provider.RoleAgent, c.Name),
 			CPUs: cfg.Agent.CPUs, MemoryBytes: cfg.Agent.Memory, DiskBytes: cfg.Agent.Disk,
-			Kernel: set.Kernel, Initrd: set.AgentInitrd, Image: set.AgentRoot, Cmdline: kernelCmdline,
+			Kernel: set.Kernel, Initrd: set.AgentInitrd, Image: set.AgentRoot,
 		},
 	}
 	if spec.Firewall.Config, err = guestcfg.Encode(firewall); err != nil {
