@@ -81,6 +81,7 @@ func (b *book) reload() control.ReloadResult {
 // apply puts lists and grants in force. It needs b.mu.
 func (b *book) apply(lists policyfile.Files, grants []grant) control.ReloadResult {
 	compiled, problems := policyfile.Compile(lists, asGrants(grants)...)
+	idle := policyfile.Idle(lists, asGrants(grants)...)
 	changed := b.changes(lists, grants)
 	revoked := b.gate.Revoked()
 	generation := b.gate.Swap(compiled)
@@ -88,7 +89,7 @@ func (b *book) apply(lists policyfile.Files, grants []grant) control.ReloadResul
 	for _, kind := range policy.Kinds() {
 		b.rules[kind] = 0
 		if rules, ok := compiled.Loaded(kind); ok {
-			b.rules[kind] = rules - len(ofKind(grants, kind))
+			b.rules[kind] = rules - len(ofKind(grants, kind)) + idleOf(idle, grants, kind)
 		}
 	}
 	b.schedule()
@@ -99,8 +100,18 @@ func (b *book) apply(lists policyfile.Files, grants []grant) control.ReloadResul
 		SchemaVersion: control.Version, Generation: generation, Changed: changed,
 		Problems: []control.Problem{}, Revoked: int(b.gate.Revoked() - revoked),
 	}
+	for _, g := range grants {
+		if why, ok := idle[g.id]; ok {
+			result.Problems = append(result.Problems, control.Problem{Kind: string(g.kind), File: "grant:" + g.id, What: why.Error(), Warning: true})
+		}
+	}
 	b.log.Info("policy in force", "generation", generation, "changed", len(changed), "revoked", result.Revoked)
 	return result
+}
+
+// idleOf counts the grants of a kind that have no effect.
+func idleOf(idle map[string]error, grants []grant, kind policy.Kind) int {
+	return len(slices.DeleteFunc(ofKind(grants, kind), func(g grant) bool { return idle[g.id] == nil }))
 }
 
 // changes compares what is in force with what is about to be.

@@ -240,6 +240,32 @@ func TestGrantsThatAreNoRuleAreRefused(t *testing.T) {
 	}
 }
 
+func TestGrantsWithoutEffectAreRefused(t *testing.T) {
+	l := newLists(t, "", "scoped.test GET /public/\nwhole.test\n", "")
+	l.reload()
+	for _, line := range []string{"scoped.test", "whole.test GET /a/"} {
+		if _, err := l.give(policy.KindHTTPS, line, time.Hour); err == nil {
+			t.Errorf("granted %q, which changes nothing", line)
+		}
+	}
+	if _, err := l.give(policy.KindHTTPS, "scoped.test GET /other/", time.Hour); err != nil {
+		t.Error(err)
+	}
+	kinds, grants := l.status()
+	if rules := kinds["https"].Rules; rules != 2 || len(grants) != 1 {
+		t.Errorf("%d rules and %d grants, want 2 and 1", rules, len(grants))
+	}
+	// A list may take a living grant's effect away; that is said, and not counted as a rule.
+	l.write("allowed-https.txt", "scoped.test\n")
+	result := l.reload()
+	if len(result.Problems) != 1 || !result.Problems[0].Warning || !strings.HasPrefix(result.Problems[0].File, "grant:") {
+		t.Errorf("problems %+v, want the idle grant", result.Problems)
+	}
+	if kinds, _ := l.status(); kinds["https"].Rules != 1 {
+		t.Errorf("%d rules, want 1", kinds["https"].Rules)
+	}
+}
+
 func TestReloadClosesWhatIsNoLongerAllowed(t *testing.T) {
 	l := newLists(t, "", "", "a.test\n")
 	l.reload()

@@ -71,7 +71,11 @@ type Limits struct {
 	SSHTunnels       int
 	DNSQueries       int // waiting for upstream
 	DNSConnections   int // over TCP
-	SSHIdle          time.Duration
+	DNSTCPIdle       time.Duration
+	DNSNameChars     int // of a name beyond the suffix that allows it
+	// Of new names below one allowed suffix: characters at once, and characters that come back in an hour.
+	DNSBudgetChars, DNSBudgetPerHour int
+	SSHIdle                          time.Duration
 }
 
 // maxConfig bounds firewall.toml, in bytes.
@@ -134,6 +138,10 @@ func Parse(path string, text []byte) (Config, policyfile.Problems) {
 		SSHTunnels:       int(d.number("limits.ssh_tunnels", 256, 1, 1<<16)),
 		DNSQueries:       int(d.number("limits.dns_queries", 512, 1, 1<<16)),
 		DNSConnections:   int(d.number("limits.dns_connections", 64, 1, 1<<16)),
+		DNSTCPIdle:       d.duration("limits.dns_tcp_idle", 10*time.Second, time.Second, time.Hour),
+		DNSNameChars:     int(d.number("limits.dns_name_chars", 120, 1, 253)),
+		DNSBudgetChars:   int(d.number("limits.dns_budget_chars", 8192, 64, 1<<30)),
+		DNSBudgetPerHour: int(d.number("limits.dns_budget_per_hour", 14400, 1, 1<<30)),
 		SSHIdle:          d.duration("limits.ssh_idle", 2*time.Hour, time.Second, 7*24*time.Hour),
 	}
 	d.together(c)

@@ -37,6 +37,8 @@ max_bytes = 1000000
 [limits]
 ssh_idle = "90m"
 ssh_tunnels = 7
+dns_budget_chars = 4096
+dns_tcp_idle = "3s"
 `
 
 func TestParseReadsEverything(t *testing.T) {
@@ -58,7 +60,7 @@ func TestParseReadsEverything(t *testing.T) {
 		Audit:   AuditConfig{Path: "/etc/rootcell/audit.jsonl", MaxBytes: 1_000_000},
 		Ruleset: RulesetConfig{DaemonUID: 900, SSHPort: 22},
 		Limits: Limits{MemoryBytes: 128 << 20, HTTPSConnections: 2048, SSHTunnels: 7, DNSQueries: 512, DNSConnections: 64,
-			SSHIdle: 90 * time.Minute},
+			DNSTCPIdle: 3 * time.Second, DNSNameChars: 120, DNSBudgetChars: 4096, DNSBudgetPerHour: 14400, SSHIdle: 90 * time.Minute},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" {
 		t.Error(diff)

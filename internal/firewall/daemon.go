@@ -110,7 +110,10 @@ func New(ctx context.Context, config Config, version string, log *slog.Logger) (
 
 	d.dns = dnsproxy.New(dnsproxy.Config{
 		Gate: d.gate, Resolver: d.resolver, Audit: d.audit, Instance: config.Instance, Log: log,
-		Limits: dnsproxy.Limits{InFlight: config.Limits.DNSQueries, TCPConnections: config.Limits.DNSConnections},
+		Limits: dnsproxy.Limits{
+			InFlight: config.Limits.DNSQueries, TCPConnections: config.Limits.DNSConnections, TCPIdle: config.Limits.DNSTCPIdle,
+			NameChars: config.Limits.DNSNameChars, BudgetChars: config.Limits.DNSBudgetChars, BudgetPerHour: config.Limits.DNSBudgetPerHour,
+		},
 	})
 	style := httpproxy.Explain
 	if config.Policy.Reset {

@@ -53,7 +53,12 @@ func (b *book) give(kind policy.Kind, line string, life time.Duration) (control.
 	if len(grants) >= maxGrants {
 		return control.ReloadResult{}, fmt.Errorf("granting %q: %d grants live already; revoke some", g.line, maxGrants)
 	}
-	result := b.apply(b.lists, append(grants, g))
+	grants = append(grants, g)
+	// Invariant: a grant that is given has an effect (TestGrantsWithoutEffectAreRefused).
+	if why, ok := policyfile.Idle(b.lists, asGrants(grants)...)[g.id]; ok {
+		return control.ReloadResult{}, &control.Error{Code: control.CodeInvalid, Message: "granting a rule without effect: " + why.Error()}
+	}
+	result := b.apply(b.lists, grants)
 	result.Problems = append(result.Problems, toControl(problems, kind)...)
 	return result, nil
 }

@@ -2,6 +2,8 @@ package policyfile
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/rootcell-ai/rootcell/internal/policy"
 )
@@ -31,8 +33,24 @@ type Grant struct {
 // apply, or a path where the whole host is allowed, which would take the rest
 // away for as long as it lasts.
 func Compile(files Files, grants ...Grant) (*policy.Policy, Problems) {
-	rules := make(policy.Rules)
-	var problems Problems
+	rules, problems, idle := compile(files, grants)
+	for _, id := range slices.Sorted(maps.Keys(idle)) {
+		problems = append(problems, Problem{File: "grant:" + id, What: idle[id].Error(), Warning: true})
+	}
+	return policy.New(rules), problems
+}
+
+// Idle returns why Compile leaves grants out that have no error, by their ID.
+func Idle(files Files, grants ...Grant) map[string]error {
+	if len(grants) == 0 {
+		return nil
+	}
+	_, _, idle := compile(files, grants)
+	return idle
+}
+
+func compile(files Files, grants []Grant) (rules policy.Rules, problems Problems, idle map[string]error) {
+	rules, idle = make(policy.Rules), map[string]error{}
 	for _, kind := range policy.Kinds() {
 		file, present := files[kind]
 		if !present {
@@ -53,12 +71,12 @@ func Compile(files Files, grants ...Grant) (*policy.Policy, Problems) {
 			continue
 		}
 		if _, err := checkEffect(g.Kind, list, rule); err != nil {
-			problems = append(problems, Problem{File: rule.Where, What: err.Error(), Warning: true})
+			idle[g.ID] = err
 			continue
 		}
 		rules[g.Kind] = append(list, rule)
 	}
-	return policy.New(rules), problems
+	return rules, problems, idle
 }
 
 // ParseLine reads text as exactly one rule, which decisions will call name.
