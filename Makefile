@@ -11,7 +11,7 @@ LEVELS ?= lint,unit,fuzz,e2e,vm
 
 # Everything from nothing to a running, verified cell. Run again, it reuses what exists.
 cell: build
-	@checks/packages.sh build
+	@$(BIN)/rootcell doctor --fix $(if $(filter 0,$(shell id -u)),--yes)
 	@$(BIN)/rootcell up
 	@$(BIN)/rootcell verify
 	@echo
@@ -25,7 +25,7 @@ $(BIN)/%: FORCE
 
 # All levels that need no Nix; the last line is the total. LEVELS=unit,e2e runs a part.
 test: build
-	@checks/packages.sh build test
+	@checks/packages.sh cell test
 	@go run ./checks/suite -levels $(LEVELS)
 
 # The fast part: what to run before a commit.

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Installs the Debian packages that the given sets need and that are missing, with one visible apt-get line.
-# Usage: packages.sh build|test...
+# Installs the Debian packages that the tests need and that are missing, with one visible apt-get line.
+# What a cell needs, `rootcell doctor --fix` installs.
+# Usage: packages.sh SET...
 set -eu
 
 missing=
 for set in "$@"; do
 	case $set in
-	# What `make cell` needs on the host; `rootcell doctor` names the same packages one by one.
-	build) packages="qemu-system-x86 qemu-utils mmdebstrap uidmap e2fsprogs openssh-client ca-certificates" ;;
-	# What the tests need besides: real clients, real servers, namespaces and a C compiler for the race detector.
-	test) packages="gcc libc6-dev iproute2 nftables curl openssl git openssh-server dnsutils socat python3 nodejs tmux rsync bash zsh fish" ;;
+	# What cells need, so that the machine tests run.
+	cell) packages="qemu-system-x86 qemu-utils mmdebstrap uidmap e2fsprogs ca-certificates" ;;
+	# Real clients, real servers, namespaces and a C compiler for the race detector.
+	test) packages="gcc libc6-dev iproute2 nftables curl openssl git openssh-client openssh-server dnsutils socat python3 nodejs nghttp2-client nginx-light apt-utils tmux rsync zsh fish iputils-ping procps util-linux" ;;
 	*) echo "packages.sh: unknown set $set" >&2; exit 2 ;;
 	esac
 	case $(dpkg --print-architecture) in
@@ -28,19 +29,16 @@ for set in "$@"; do
 done
 [ -n "$missing" ] || exit 0
 
-line="apt-get install -y --no-install-recommends$missing"
+sudo=
 if [ "$(id -u)" -ne 0 ]; then
-	line="sudo $line"
-	if [ -t 0 ]; then
-		printf 'rootcell: these packages are missing. Run\n  %s\nnow? [y/N] ' "$line"
-		read -r answer
-		case $answer in y | Y | yes) ;; *) exit 1 ;; esac
-	fi
+	sudo="sudo "
+fi
+line="${sudo}apt-get update -q && ${sudo}apt-get install -y --no-install-recommends$missing"
+if [ -n "$sudo" ] && [ -t 0 ]; then
+	printf 'rootcell: these packages are missing. Run\n  %s\nnow? [y/N] ' "$line"
+	read -r answer
+	case $answer in y | Y | yes) ;; *) exit 1 ;; esac
 fi
 echo "+ $line"
 export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2086 # the line is a list of words
-if ! $line; then
-	echo "+ ${line%%apt-get*}apt-get update"
-	${line%%apt-get*}apt-get update && $line
-fi
+eval "$line"

@@ -50,7 +50,12 @@ func (c *Cell) Doctor(ctx context.Context, images provider.Preflighter) (Diagnos
 		d.Findings = append(d.Findings, preflight.Preflight(ctx)...)
 	}
 	if images != nil {
-		d.Findings = append(d.Findings, images.Preflight(ctx)...)
+		for _, f := range images.Preflight(ctx) {
+			// The provider may need the same tool.
+			if !slices.ContainsFunc(d.Findings, func(known provider.Finding) bool { return known.Name == f.Name }) {
+				d.Findings = append(d.Findings, f)
+			}
+		}
 	}
 	d.Findings = append(d.Findings, c.checkRoot())
 	d.Findings = append(d.Findings, c.checkInstances()...)
@@ -68,13 +73,14 @@ func (c *Cell) Doctor(ctx context.Context, images provider.Preflighter) (Diagnos
 	return d, ctx.Err()
 }
 
-// InstallCommand is the one line that installs Debian packages.
+// InstallCommand is the one line that installs Debian packages. A machine that
+// was never updated has no package lists, so they are fetched first.
 func InstallCommand(packages []string, uid int) string {
-	line := "apt-get install -y --no-install-recommends " + strings.Join(packages, " ")
+	sudo := ""
 	if uid != 0 {
-		line = "sudo " + line
+		sudo = "sudo "
 	}
-	return line
+	return sudo + "apt-get update -q && " + sudo + "apt-get install -y --no-install-recommends " + strings.Join(packages, " ")
 }
 
 func configFindings(err error) []provider.Finding {

@@ -295,9 +295,9 @@ func TestSubjectHashIsOpenSSLs(t *testing.T) {
 	}
 }
 
-// The fingerprints are those that the hosts publish themselves (GitHub and
-// GitLab documentation, Atlassian support, Codeberg documentation, Azure
-// DevOps documentation; read 2026-11-22).
+// GitHub's and Codeberg's fingerprints were read in their own documentation and
+// GitLab's ECDSA one in its own repository; GitLab's Ed25519, Bitbucket's and
+// Azure DevOps' are as several public repositories quote them (2026-11-22).
 func TestKnownHostsHavePublishedFingerprints(t *testing.T) {
 	published := map[string]string{
 		"github.com ssh-ed25519":            "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
