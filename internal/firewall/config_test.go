@@ -83,7 +83,7 @@ func TestParseNamesEveryProblemWithItsPlace(t *testing.T) {
 		"another schema":           {replace("schema = 1", "schema = 2"), []string{"f.toml:1:1: schema: 2 is not"}},
 		"a text for the schema":    {replace("schema = 1", `schema = "1"`), []string{"f.toml:1:1: schema: 1 is not"}},
 		"an unknown key":           {replace("ssh_idle", "ssh_idel"), []string{`f.toml:24:1: limits.ssh_idel: unknown key; perhaps "limits.ssh_idle" is meant`}},
-		"an unknown table":         {goodConfig + "[spy]\nenabled = true\n", []string{"f.toml:27:1: spy.enabled: unknown key"}},
+		"an unknown table":         {goodConfig + "[spy]\nenabled = true\n", []string{"f.toml:29:1: spy.enabled: unknown key"}},
 		"an unknown table inline":  {replace("[policy]", "[policy]\nx = { y = 1 }"), []string{"f.toml:11:7: policy.x.y: unknown key"}},
 		"an instance with a slash": {replace(`"default"`, `"../x"`), []string{"f.toml:2:1: instance:"}},
 		"an address without port":  {replace("192.168.100.10:53", "192.168.100.10"), []string{"f.toml:5:1: listen.dns:"}},

@@ -2,8 +2,6 @@ package policyfile
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/rootcell-ai/rootcell/internal/policy"
 )
@@ -33,10 +31,7 @@ type Grant struct {
 // apply, or a path where the whole host is allowed, which would take the rest
 // away for as long as it lasts.
 func Compile(files Files, grants ...Grant) (*policy.Policy, Problems) {
-	rules, problems, idle := compile(files, grants)
-	for _, id := range slices.Sorted(maps.Keys(idle)) {
-		problems = append(problems, Problem{File: "grant:" + id, What: idle[id].Error(), Warning: true})
-	}
+	rules, problems, _ := compile(files, grants)
 	return policy.New(rules), problems
 }
 
@@ -71,6 +66,7 @@ func compile(files Files, grants []Grant) (rules policy.Rules, problems Problems
 			continue
 		}
 		if _, err := checkEffect(g.Kind, list, rule); err != nil {
+			problems = append(problems, Problem{File: rule.Where, What: err.Error(), Warning: true})
 			idle[g.ID] = err
 			continue
 		}
