@@ -26,6 +26,7 @@ type host struct {
 	world   *netlab.World
 	program string
 	project string // working directory with the project's rootcell.toml and instances/
+	cache   string // environment entry that names the image cache
 	uid     int    // the user that runs rootcell; 0 is root
 }
 
@@ -47,8 +48,9 @@ func newHost(t *testing.T) *host {
 			t.Skipf("%s is not installed; run checks/packages.sh build", tool)
 		}
 	}
+	buildImages(t, program)
 	ns, internet := netlab.NewHost(t)
-	h := &host{ns: ns, program: program, world: netlab.NewWorld(t, internet, farSide)}
+	h := &host{ns: ns, program: program, cache: cacheEnv(t), world: netlab.NewWorld(t, internet, farSide)}
 	for _, name := range []string{"ok", "later", "no", "scoped", "git", "deb"} {
 		h.world.Host(t, name+".test.example", nil)
 	}
@@ -92,6 +94,31 @@ func (h *host) write(t *testing.T, name, text string) {
 	}
 }
 
+// cacheEnv points every run at the user's own image cache: building a Debian takes minutes.
+func cacheEnv(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "XDG_CACHE_HOME=" + cache
+}
+
+// buildImages fills the image cache. It runs outside the namespaces, where the distribution's mirror is reached.
+func buildImages(t *testing.T, program string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "image", "build")
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), cacheEnv(t))
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("rootcell image build: %v\n%s", err, out)
+	}
+	t.Logf("images ready after %s", time.Since(start).Round(time.Second))
+}
+
 // result is what a command printed and how it ended.
 type result struct {
 	code           int
@@ -108,12 +135,8 @@ func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(ctx, "ip", append(append(argv, h.program), args...)...)
 	cmd.Dir = h.project
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = filepath.Join(h.project, "cache")
-	}
 	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + h.project, "XDG_CACHE_HOME=" + cache, "LANG=C.UTF-8", "TERM=dumb",
+		"PATH=" + os.Getenv("PATH"), "HOME=" + h.project, h.cache, "LANG=C.UTF-8", "TERM=dumb",
 		"XDG_RUNTIME_DIR=" + h.project,
 	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
