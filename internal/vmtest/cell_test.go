@@ -57,7 +57,7 @@ func TestCell(t *testing.T) {
 			"systemd": "systemctl is-system-running --wait | grep -E 'running|degraded' >/dev/null && echo up",
 			"tools":   "for c in apt-get git curl python3 node gcc make ssh tmux rsync; do command -v $c >/dev/null || echo lacks $c; done",
 			"python":  "python3 -c 'import ssl, venv' && echo ok",
-			"sources": "grep -rhoE 'https?://[a-z.]+' /etc/apt/sources.list /etc/apt/sources.list.d | cut -d: -f1 | sort -u",
+			"sources": "grep -rhoE 'https?://[a-z.]+' /etc/apt/sources.list.d | cut -d: -f1 | sort -u",
 			"memory":  "awk '/MemTotal/{print $2}' /proc/meminfo",
 			"cpus":    "nproc",
 			"disk":    "df --output=size -k / | tail -1",

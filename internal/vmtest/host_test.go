@@ -190,7 +190,7 @@ func (h *host) facts(t *testing.T, lines map[string]string) map[string]string {
 	const mark = "=====fact "
 	var script strings.Builder
 	for name, line := range lines {
-		fmt.Fprintf(&script, "echo %q\n( %s ) 2>&1\n", mark+name, line)
+		fmt.Fprintf(&script, "echo %q\n( %s\n) 2>&1\n", mark+name, line)
 	}
 	r := h.rootcellInput(t, script.String(), "--", "sudo", "bash", "-s")
 	facts := map[string]string{}
