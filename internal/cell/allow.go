@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rootcell-ai/rootcell/internal/control"
@@ -101,17 +102,29 @@ func addHosts(lists map[string]string, o AllowOptions, added map[string][]string
 	for _, host := range o.Hosts {
 		for _, kind := range o.Kinds {
 			name := policyfile.FileName(kind)
-			text, changed, err := policyfile.Add(kind, after[name], host, pathFor(kind, o.Path))
+			text, changed, err := policyfile.Add(kind, after[name], hostFor(kind, host), pathFor(kind, o.Path))
 			if err != nil {
 				return nil, &Error{Code: ExitUsage, Err: err}
 			}
 			if changed {
 				after[name] = text
-				added[name] = append(added[name], ruleLine(kind, host, o.Path))
+				added[name] = append(added[name], ruleLine(kind, hostFor(kind, host), o.Path))
 			}
 		}
 	}
 	return after, nil
+}
+
+// hostFor is what names a host in the list of a kind. The DNS list knows suffixes, not globs: for `*.example.com` it
+// takes `example.com`, which covers the same names.
+func hostFor(kind policy.Kind, host string) string {
+	if kind != policy.KindDNS || !strings.Contains(host, "*") {
+		return host
+	}
+	if glob, err := policy.ParseGlob(host); err == nil && glob.Tail() != "" {
+		return glob.Tail()
+	}
+	return host
 }
 
 func pathFor(kind policy.Kind, path string) string {
@@ -136,7 +149,7 @@ func checkGrants(o AllowOptions) error {
 	for _, host := range o.Hosts {
 		for _, kind := range o.Kinds {
 			// An empty list shows what is wrong with the rule itself.
-			if _, _, err := policyfile.Add(kind, "", host, pathFor(kind, o.Path)); err != nil {
+			if _, _, err := policyfile.Add(kind, "", hostFor(kind, host), pathFor(kind, o.Path)); err != nil {
 				return &Error{Code: ExitUsage, Err: err}
 			}
 		}
@@ -147,7 +160,7 @@ func checkGrants(o AllowOptions) error {
 func (c *Cell) grant(ctx context.Context, l *link, o AllowOptions, result AllowResult) (AllowResult, error) {
 	for _, host := range o.Hosts {
 		for _, kind := range o.Kinds {
-			line := ruleLine(kind, host, o.Path)
+			line := ruleLine(kind, hostFor(kind, host), o.Path)
 			var reload control.ReloadResult
 			if err := l.ask(ctx, nil, &reload, "ctl", "grant", "--kind", string(kind), "--for", o.For.String(), line); err != nil {
 				return result, err

@@ -41,6 +41,10 @@ func (c *Cell) lists() (map[string]string, error) {
 	texts := map[string]string{}
 	for _, kind := range policy.Kinds() {
 		name := policyfile.FileName(kind)
+		if info, err := os.Stat(c.path("proxy", name)); err == nil && !info.Mode().IsRegular() {
+			// A pipe would keep the command waiting for ever.
+			return nil, fmt.Errorf("reading allowlist %q: it is no regular file; delete it to get the default back", c.path("proxy", name))
+		}
 		text, err := os.ReadFile(c.path("proxy", name))
 		if err != nil {
 			return nil, fmt.Errorf("reading allowlist: %w; make it readable, or delete it to get the default back", err)
