@@ -32,5 +32,11 @@ test: build
 check:
 	@go run ./checks/suite -levels lint,unit
 
+# The figures, side by side with what the firewall is compared with; writes checks/bench/results.{md,svg}. About seven minutes.
+bench: build
+	@checks/packages.sh test bench
+	@checks/bench/mitmproxy.sh
+	@cd checks/bench && ROOTCELL_TEST_LEVEL=bench go test -count=1 -timeout 40m -run '^TestFigures$$' -v .
+
 clean:
 	rm -rf $(BIN)

@@ -191,15 +191,7 @@ func (d *Daemon) LoadRuleset(tb testing.TB) {
 // Start runs the daemon and waits until it answers.
 func (d *Daemon) Start(tb testing.TB) {
 	tb.Helper()
-	d.stderr = &syncBuffer{}
-	uid := fmt.Sprint(daemonUID)
-	d.cmd = d.lab.Firewall.Command(context.Background(), "setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",
-		"--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service", "--bounding-set", "-all,+net_bind_service",
-		d.binary, "serve", "--config", d.config)
-	d.cmd.Stdout, d.cmd.Stderr = d.stderr, d.stderr
-	if err := d.cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
+	d.Launch(tb)
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		if _, err := d.ctl("status"); err == nil {
@@ -208,6 +200,20 @@ func (d *Daemon) Start(tb testing.TB) {
 			tb.Fatalf("the daemon does not answer: %v: %s\n%s", err, stderrOf(err), d.stderr)
 		}
 		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// Launch runs the daemon and does not wait for it.
+func (d *Daemon) Launch(tb testing.TB) {
+	tb.Helper()
+	d.stderr = &syncBuffer{}
+	uid := fmt.Sprint(daemonUID)
+	d.cmd = d.lab.Firewall.Command(context.Background(), "setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",
+		"--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service", "--bounding-set", "-all,+net_bind_service",
+		d.binary, "serve", "--config", d.config)
+	d.cmd.Stdout, d.cmd.Stderr = d.stderr, d.stderr
+	if err := d.cmd.Start(); err != nil {
+		tb.Fatal(err)
 	}
 }
 

@@ -32,6 +32,14 @@ const (
 	UplinkIface  = "uplink"
 )
 
+// Addresses of a second machine between agent and internet, which AddPeer builds.
+const (
+	PeerAddr         = "192.168.78.10"
+	PeerAgentAddr    = "192.168.78.11"
+	PeerUplinkAddr   = "11.22.34.2"
+	PeerInternetAddr = "11.22.34.1"
+)
+
 // Namespace is one host of the lab.
 type Namespace struct {
 	Name string
@@ -74,6 +82,27 @@ func New(tb testing.TB) *Lab {
 	return lab
 }
 
+// AddPeer builds another machine between agent and internet, a plain router by which the agent reaches PeerInternetAddr's
+// network: the place for what the firewall is compared with.
+func (l *Lab) AddPeer(tb testing.TB) *Namespace {
+	tb.Helper()
+	peer := newNamespace(tb, strings.TrimSuffix(l.Agent.Name, "a")+"p")
+	join(tb, l.Agent, "eth1", PeerAgentAddr+"/24", peer, PrivateIface, PeerAddr+"/24")
+	join(tb, peer, UplinkIface, PeerUplinkAddr+"/24", l.Internet, "eth1", PeerInternetAddr+"/24")
+	run(tb, "ip", "-n", l.Agent.Name, "route", "add", "11.22.34.0/24", "via", PeerAddr)
+	run(tb, "ip", "-n", l.Internet.Name, "route", "add", "192.168.78.0/24", "via", PeerUplinkAddr)
+	run(tb, "ip", "netns", "exec", peer.Name, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+	return peer
+}
+
+// Hosts gives the agent's programs names without DNS, as lines of /etc/hosts.
+func (l *Lab) Hosts(tb testing.TB, lines string) {
+	tb.Helper()
+	if err := os.WriteFile(filepath.Join("/etc/netns", l.Agent.Name, "hosts"), []byte(lines), 0o644); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // NewHost builds a host with one link, at UplinkAddr, to a far side at InternetAddr: for tests whose machines reach the
 // outside through the user-mode network of a process that runs on the host. It skips the test with the reason where that
 // is not possible.
@@ -90,7 +119,11 @@ func NewHost(tb testing.TB) (host, internet *Namespace) {
 // AddInternetAddr gives the far side another address, by which the firewall can reach it.
 func (l *Lab) AddInternetAddr(tb testing.TB, addr string) {
 	tb.Helper()
-	run(tb, "ip", "-n", l.Internet.Name, "addr", "add", addr, "dev", "eth0")
+	iface := "eth0"
+	if strings.HasPrefix(addr, "11.22.34.") {
+		iface = "eth1" // the peer's link
+	}
+	run(tb, "ip", "-n", l.Internet.Name, "addr", "add", addr, "dev", iface)
 }
 
 func requireRoot(tb testing.TB, tools ...string) {

@@ -66,6 +66,14 @@ func NewWorld(tb testing.TB, ns *Namespace, addr string) *World {
 	return w
 }
 
+// NewSigner returns a world that serves nothing: a private root and the leaves under it, for a far side of one's own.
+func NewSigner(tb testing.TB) *World {
+	tb.Helper()
+	w := &World{}
+	w.makeRoot(tb)
+	return w
+}
+
 // Host adds a name with addresses (the world's own where none are given) and what its TLS origin answers.
 func (w *World) Host(tb testing.TB, name string, handler http.Handler, addrs ...string) {
 	tb.Helper()
