@@ -14,6 +14,7 @@ import (
 	"net/textproto"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -278,6 +279,48 @@ func TestContinueIsTheServersToSay(t *testing.T) {
 			t.Errorf("status %d", res.StatusCode)
 		}
 	})
+	for path, want := range map[string]struct {
+		status    int
+		continued bool
+	}{"/continue": {200, true}, "/refuse": {417, false}} {
+		t.Run("HTTP/2 "+path, func(t *testing.T) {
+			w := build(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/refuse" {
+					w.WriteHeader(417)
+					return
+				}
+				io.Copy(w, r.Body)
+			}))
+			var continued atomic.Bool
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { continued.Store(true) }})
+			c := w.client()
+			transport := c.Transport.(*http.Transport)
+			transport.ForceAttemptHTTP2, transport.ExpectContinueTimeout = true, 10*time.Second
+			body := &countingReader{Reader: strings.NewReader("hi")}
+			req, _ := http.NewRequestWithContext(ctx, "POST", "https://"+ok+path, body)
+			req.ContentLength = 2
+			req.Header.Set("Expect", "100-continue")
+			res, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if res.ProtoMajor != 2 || res.StatusCode != want.status || continued.Load() != want.continued || (body.n.Load() > 0) != want.continued {
+				t.Errorf("%s: status %d, continued %v, %d bytes sent", res.Proto, res.StatusCode, continued.Load(), body.n.Load())
+			}
+		})
+	}
+}
+
+type countingReader struct {
+	io.Reader
+	n atomic.Int64
+}
+
+func (r *countingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.n.Add(int64(n))
+	return n, err
 }
 
 func TestEarlyAnswerReachesAnUploadingClient(t *testing.T) {

@@ -78,6 +78,9 @@ func (c *conn) serveStream(w http.ResponseWriter, r *http.Request) {
 	}}
 	defer x.Release()
 	defer func() { c.record(s.out) }()
+	if awaitsContinue(r) {
+		r.Header["Expect"] = []string{"100-continue"}
+	}
 	if c.denial != nil {
 		s.deny(r, c.denial, true)
 		return
@@ -301,7 +304,7 @@ func (i *interimWriter) write(code int, header textproto.MIMEHeader) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.stopped || code == http.StatusContinue {
-		return nil // net/http2 sends 100 when the body is asked for
+		return nil // net/http2 sends 100 when the body is asked for, which the server's own 100 causes
 	}
 	h := i.w.Header()
 	for k, vv := range header {

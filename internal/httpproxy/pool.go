@@ -58,9 +58,12 @@ type h2Conn struct {
 func newPool(s *Server) *pool {
 	// What clients do not read is buffered up to these bounds, for one stream and
 	// for a whole connection to a server.
-	base := &http.Transport{HTTP2: &http.HTTP2Config{
-		MaxReceiveBufferPerStream: 2 << 20, MaxReceiveBufferPerConnection: 16 << 20,
-	}}
+	base := &http.Transport{
+		ExpectContinueTimeout: continuePatience,
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerStream: 2 << 20, MaxReceiveBufferPerConnection: 16 << 20,
+		},
+	}
 	h2, err := http2.ConfigureTransports(base)
 	if err != nil {
 		panic(err) // only of a transport that was configured before
