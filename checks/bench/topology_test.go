@@ -149,6 +149,7 @@ func newBench(t *testing.T, s settings) *bench {
 	})
 	b.candidate(ours).pid = b.daemon.PID()
 	b.startPeers(t, roots)
+	t.Logf("for profilers: rootcell-firewall is process %d", b.daemon.PID())
 	return b
 }
 

@@ -43,7 +43,7 @@ func (c *conn) serveH2(ctx context.Context, client *tls.Conn) {
 	}
 	h2 := &http2.Server{
 		MaxConcurrentStreams: uint32(l.Streams), IdleTimeout: l.Idle,
-		ReadIdleTimeout: time.Minute, PingTimeout: 15 * time.Second, WriteByteTimeout: l.Stall,
+		ReadIdleTimeout: time.Minute, PingTimeout: 15 * time.Second,
 		CountError: c.countH2Error,
 	}
 	if err := http2.ConfigureServer(server, h2); err != nil {
@@ -54,7 +54,7 @@ func (c *conn) serveH2(ctx context.Context, client *tls.Conn) {
 		_ = server.Shutdown(ctx) // sends GOAWAY; the streams are revoked by themselves
 		time.AfterFunc(goAwayGrace, func() { _ = c.raw.Close() })
 	})
-	h2.ServeConn(client, &http2.ServeConnOpts{Context: ctx, BaseConfig: server, Handler: http.HandlerFunc(c.serveStream)})
+	h2.ServeConn(newBatchConn(client, c.raw, l.Stall), &http2.ServeConnOpts{Context: ctx, BaseConfig: server, Handler: http.HandlerFunc(c.serveStream)})
 }
 
 // countH2Error records streams and connections that broke the protocol.
@@ -248,22 +248,24 @@ func unprocessed(err error, method string) bool {
 
 // copyBody passes the body on, each piece as it arrives.
 func (s *stream) copyBody(res *http.Response) error {
-	flush := s.w.(http.Flusher).Flush
+	out := lateFlusher{w: s.w, flush: s.w.(http.Flusher).Flush}
+	defer out.stop()
 	if res.ContentLength != 0 && s.out.method != http.MethodHead {
 		// The head must not wait for the body. Where the server ended the stream
 		// with its head (gRPC does, on errors), so do we.
-		flush()
+		out.soon()
 	}
 	buf := streamBuffers.Get().(*[streamBufferLen]byte)
 	defer streamBuffers.Put(buf)
 	for {
 		n, err := res.Body.Read(buf[:])
 		if n > 0 {
-			if _, err := s.w.Write(buf[:n]); err != nil {
+			s.out.down += int64(n)
+			// Behind the last byte of a known length comes nothing but the end of the stream, which
+			// is most often here already and takes it along.
+			if err := out.write(buf[:n], s.out.down == res.ContentLength); err != nil {
 				return err
 			}
-			s.out.down += int64(n)
-			flush()
 		}
 		if errors.Is(err, io.EOF) {
 			return nil

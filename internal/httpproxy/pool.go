@@ -72,7 +72,6 @@ func newPool(s *Server) *pool {
 	h2.MaxHeaderListSize = uint32(s.limits.HeaderBytesH2)
 	h2.IdleConnTimeout = idleUpstream
 	h2.ReadIdleTimeout, h2.PingTimeout = 30*time.Second, 15*time.Second
-	h2.WriteByteTimeout = s.limits.Stall
 	return &pool{
 		srv: s, h2: h2, hosts: map[hostname.Name]*host{},
 		sessions: tls.NewLRUClientSessionCache(upstreamSessions),
@@ -332,7 +331,7 @@ func (p *pool) join(h *host, up *upstreamConn, err error) (*h2Conn, error) {
 		up.close()
 		return nil, errNoH2
 	}
-	cc, err := p.h2.NewClientConn(up)
+	cc, err := p.h2.NewClientConn(newBatchConn(up.Conn, up.link.Conn, p.srv.limits.Stall))
 	if err != nil {
 		up.close()
 		return nil, err
@@ -361,7 +360,7 @@ func (p *pool) addH2(name hostname.Name, up *upstreamConn) {
 		up.close()
 		return
 	}
-	cc, err := p.h2.NewClientConn(up)
+	cc, err := p.h2.NewClientConn(newBatchConn(up.Conn, up.link.Conn, p.srv.limits.Stall))
 	if err != nil {
 		up.close()
 		return
