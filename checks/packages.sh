@@ -10,7 +10,7 @@ for set in "$@"; do
 	# What cells need, so that the machine tests run.
 	cell) packages="qemu-system-x86 qemu-utils mmdebstrap uidmap e2fsprogs ca-certificates" ;;
 	# Real clients, real servers, namespaces and a C compiler for the race detector.
-	test) packages="gcc libc6-dev iproute2 nftables curl openssl git openssh-client openssh-server dnsutils socat python3 nodejs nghttp2-client nginx-light apt-utils tmux rsync zsh fish iputils-ping procps util-linux" ;;
+	test) packages="gcc libc6-dev iproute2 nftables curl openssl git openssh-client openssh-server dnsutils socat python3 python3-grpcio python3-websockets nodejs nghttp2-client nginx-light apt-utils tmux rsync zsh fish iputils-ping procps util-linux" ;;
 	# What `make bench` needs besides: load generators, the servers, and the peers to compare with.
 	bench) packages="wrk nghttp2-client dnsperf dnsmasq-base nginx-light python3-venv" ;;
 	*) echo "packages.sh: unknown set $set" >&2; exit 2 ;;

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +29,7 @@ type Options struct {
 	AllowPrivate    []string
 	MaxAuditBytes   int64  // 64 MiB when zero
 	Extra           string // further TOML
+	Descriptors     int    // limit of open files; that of the test when zero
 }
 
 // Daemon is the real rootcell-firewall, running unprivileged in the lab's firewall namespace behind the real ruleset.
@@ -39,8 +41,9 @@ type Daemon struct {
 	CA     []byte
 	CAFile string
 
-	cmd    *exec.Cmd
-	stderr *syncBuffer
+	descriptors int
+	cmd         *exec.Cmd
+	stderr      *syncBuffer
 }
 
 // syncBuffer collects what the daemon says while the test may read it.
@@ -89,7 +92,7 @@ func StartDaemon(tb testing.TB, lab *Lab, world *World, o Options) *Daemon {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	d := &Daemon{lab: lab, binary: binary, config: filepath.Join(lab.Dir, "firewall.toml")}
+	d := &Daemon{lab: lab, binary: binary, config: filepath.Join(lab.Dir, "firewall.toml"), descriptors: o.Descriptors}
 	certPEM, keyPEM, err := ca.Create("lab")
 	if err != nil {
 		tb.Fatal(err)
@@ -208,9 +211,13 @@ func (d *Daemon) Launch(tb testing.TB) {
 	tb.Helper()
 	d.stderr = &syncBuffer{}
 	uid := fmt.Sprint(daemonUID)
-	d.cmd = d.lab.Firewall.Command(context.Background(), "setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",
+	words := []string{"setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--no-new-privs",
 		"--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service", "--bounding-set", "-all,+net_bind_service",
-		d.binary, "serve", "--config", d.config)
+		d.binary, "serve", "--config", d.config}
+	if d.descriptors > 0 {
+		words = slices.Concat([]string{"prlimit", fmt.Sprintf("--nofile=%[1]d:%[1]d", d.descriptors)}, words)
+	}
+	d.cmd = d.lab.Firewall.Command(context.Background(), words[0], words[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = d.stderr, d.stderr
 	if err := d.cmd.Start(); err != nil {
 		tb.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -270,7 +271,7 @@ func (w *World) serveTLS(tb testing.TB) {
 			NextProtos: []string{"h2", "http/1.1"},
 		},
 		ReadHeaderTimeout: 30 * time.Second,
-		ErrorLog:          nil,
+		ErrorLog:          log.New(io.Discard, "", 0), // clients are expected to misbehave
 	}
 	go func() { _ = server.ServeTLS(ln, "", "") }()
 	tb.Cleanup(func() { _ = server.Close() })
