@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ type cell struct {
 	*netlab.Lab
 	world  *netlab.World
 	daemon *netlab.Daemon
+	seen   int // audit lines before the attack under way
 }
 
 const (
@@ -46,7 +48,7 @@ func newCell(t *testing.T, o netlab.Options) *cell {
 	if o.DNS == "" && o.HTTPS == "" && o.SSH == "" {
 		o.DNS, o.HTTPS, o.SSH = dnsList, httpsList, sshList
 	}
-	return &cell{lab, world, netlab.StartDaemon(t, lab, world, o)}
+	return &cell{Lab: lab, world: world, daemon: netlab.StartDaemon(t, lab, world, o)}
 }
 
 // result is what a client in the agent printed.
@@ -88,6 +90,52 @@ func (c *cell) curl(t *testing.T, args ...string) result {
 		base = append(base, "--resolve", name+".test.example:443:"+netlab.InternetAddr)
 	}
 	return c.agent(t, "curl", append(base, args...)...)
+}
+
+// mark begins an attack: what was seen before it counts no more.
+func (c *cell) mark(t *testing.T) {
+	t.Helper()
+	c.world.Forget()
+	c.seen = len(c.daemon.AuditLog(t))
+}
+
+// denied waits for a denial with one of the reasons in the audit log since mark.
+func (c *cell) denied(t *testing.T, reasons ...string) {
+	t.Helper()
+	netlab.Await(t, 2*time.Second, fmt.Sprintf("a denial with a reason of %q", reasons), func() bool {
+		for _, e := range c.daemon.AuditLog(t)[c.seen:] {
+			for _, reason := range reasons {
+				if e["verdict"] == "deny" && e["reason"] == reason {
+					return true
+				}
+			}
+		}
+		return false
+	})
+}
+
+// noRequest asserts that no request reached the far side since mark.
+func (c *cell) noRequest(t *testing.T) {
+	t.Helper()
+	if seen := c.world.Sightings("https"); len(seen) > 0 {
+		t.Errorf("the far side saw %v", seen)
+	}
+}
+
+// python runs a script of testdata in the agent.
+func (c *cell) python(t *testing.T, script string, args ...string) result {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("testdata", script))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.agent(t, "/usr/bin/python3", append([]string{path}, args...)...)
+}
+
+// code returns the status that curl gets for a URL, "000" when it gets none.
+func (c *cell) code(t *testing.T, args ...string) string {
+	t.Helper()
+	return c.curl(t, append([]string{"-o", "/dev/null", "-w", "%{http_code}"}, args...)...).stdout
 }
 
 // silent asserts that nothing reached the far side since the last Forget.
@@ -181,4 +229,41 @@ func (c *cell) connect(t *testing.T, target string) (*http.Response, *bufio.Read
 		t.Fatalf("CONNECT %s: %v", target, err)
 	}
 	return response, reader, conn
+}
+
+// pool is what the agent trusts.
+func (c *cell) pool(t *testing.T) *x509.CertPool {
+	t.Helper()
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(c.daemon.CA) {
+		t.Fatal("the instance CA does not parse")
+	}
+	return pool
+}
+
+// openssl runs s_client for ok.test.example in the agent and gives it the inputs one after the other, as a person would.
+func (c *cell) openssl(t *testing.T, args []string, inputs ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	cmd := c.Agent.Command(ctx, "openssl", append([]string{"s_client", "-connect", netlab.InternetAddr + ":443", "-servername", "ok.test.example"}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, input := range inputs {
+		<-time.After(30 * time.Millisecond)
+		if _, err := io.WriteString(stdin, input); err != nil {
+			break
+		}
+	}
+	<-time.After(300 * time.Millisecond)
+	_ = stdin.Close()
+	_ = cmd.Wait()
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }

@@ -39,6 +39,7 @@ type conn struct {
 	earlyErr error
 
 	requests atomic.Int64
+	broken   atomic.Int64 // errors that the HTTP/2 library told of
 	revoked  atomic.Bool
 
 	mu       sync.Mutex

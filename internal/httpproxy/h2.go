@@ -54,7 +54,12 @@ func (c *conn) serveH2(ctx context.Context, client *tls.Conn) {
 		_ = server.Shutdown(ctx) // sends GOAWAY; the streams are revoked by themselves
 		time.AfterFunc(goAwayGrace, func() { _ = c.raw.Close() })
 	})
-	h2.ServeConn(newBatchConn(client, c.raw, l.Stall), &http2.ServeConnOpts{Context: ctx, BaseConfig: server, Handler: http.HandlerFunc(c.serveStream)})
+	watched := &streamCounter{batchConn: newBatchConn(client, c.raw, l.Stall), skip: len(http2.ClientPreface)}
+	h2.ServeConn(watched, &http2.ServeConnOpts{Context: ctx, BaseConfig: server, Handler: http.HandlerFunc(c.serveStream)})
+	// Invariant: what the library refuses by itself is not lost silently (TestHTTP2Streams in internal/e2e, B10).
+	if refused := watched.opened.Load() - c.requests.Load() - c.broken.Load(); refused > 0 {
+		c.recordRefusal(deny.For(policy.Malformed, "streams with malformed heads"), c.name.String())
+	}
 }
 
 // countH2Error records streams and connections that broke the protocol.
@@ -63,6 +68,7 @@ func (c *conn) countH2Error(kind string) {
 	case "conn_close_lost_ping", "read_frame_eof", "read_frame_conn_reset", "read_frame_unexpected_eof", "read_frame_other":
 		return // connections that just end
 	}
+	c.broken.Add(1)
 	c.recordRefusal(deny.For(policy.Malformed, kind), c.name.String())
 }
 

@@ -27,9 +27,10 @@ type Options struct {
 	DNS, HTTPS, SSH string // texts of the three allowlists
 	DenyStyle       string // explain when empty
 	AllowPrivate    []string
-	MaxAuditBytes   int64  // 64 MiB when zero
-	Extra           string // further TOML
-	Descriptors     int    // limit of open files; that of the test when zero
+	MaxAuditBytes   int64    // 64 MiB when zero
+	Extra           string   // further TOML
+	Env             []string // added to the daemon's environment
+	Descriptors     int      // limit of open files; that of the test when zero
 }
 
 // Daemon is the real rootcell-firewall, running unprivileged in the lab's firewall namespace behind the real ruleset.
@@ -37,6 +38,7 @@ type Daemon struct {
 	lab    *Lab
 	binary string
 	config string
+	env    []string
 	// CA is the instance CA's certificate (PEM), CAFile its path: what the agent trusts.
 	CA     []byte
 	CAFile string
@@ -92,7 +94,7 @@ func StartDaemon(tb testing.TB, lab *Lab, world *World, o Options) *Daemon {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	d := &Daemon{lab: lab, binary: binary, config: filepath.Join(lab.Dir, "firewall.toml"), descriptors: o.Descriptors}
+	d := &Daemon{lab: lab, binary: binary, config: filepath.Join(lab.Dir, "firewall.toml"), descriptors: o.Descriptors, env: o.Env}
 	certPEM, keyPEM, err := ca.Create("lab")
 	if err != nil {
 		tb.Fatal(err)
@@ -218,6 +220,7 @@ func (d *Daemon) Launch(tb testing.TB) {
 		words = slices.Concat([]string{"prlimit", fmt.Sprintf("--nofile=%[1]d:%[1]d", d.descriptors)}, words)
 	}
 	d.cmd = d.lab.Firewall.Command(context.Background(), words[0], words[1:]...)
+	d.cmd.Env = append(d.cmd.Env, d.env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.stderr, d.stderr
 	if err := d.cmd.Start(); err != nil {
 		tb.Fatal(err)

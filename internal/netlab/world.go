@@ -42,6 +42,8 @@ type World struct {
 	mu        sync.Mutex
 	sightings []Sighting
 	zone      map[string][]dns.RR
+	answers   map[string]func() []dns.RR
+	configs   map[string]*tls.Config
 	handlers  map[string]http.Handler
 
 	rootCert *x509.Certificate
@@ -53,7 +55,8 @@ type World struct {
 // 22 and recorders on ports that nothing may ever reach.
 func NewWorld(tb testing.TB, ns *Namespace, addr string) *World {
 	tb.Helper()
-	w := &World{ns: ns, addr: addr, zone: map[string][]dns.RR{}, handlers: map[string]http.Handler{}}
+	w := &World{ns: ns, addr: addr, zone: map[string][]dns.RR{}, handlers: map[string]http.Handler{},
+		answers: map[string]func() []dns.RR{}, configs: map[string]*tls.Config{}}
 	w.makeRoot(tb)
 	w.serveDNS(tb)
 	w.serveTLS(tb)
@@ -110,6 +113,20 @@ func (w *World) Record(tb testing.TB, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.zone[rr.Header().Name] = append(w.zone[rr.Header().Name], rr)
+}
+
+// Answer has the name's queries of any type answered by what f returns, which is called once a query.
+func (w *World) Answer(name string, f func() []dns.RR) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answers[dns.Fqdn(name)] = f
+}
+
+// TLS has the name's connections served with the configuration instead of the world's own.
+func (w *World) TLS(name string, config *tls.Config) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.configs[name] = config
 }
 
 // Sightings returns what has arrived so far and matches every given substring in kind, name or text.
@@ -223,7 +240,13 @@ func (w *World) serveDNS(tb testing.TB) {
 			w.saw("dns", strings.TrimSuffix(name, "."), dns.TypeToString[question.Qtype])
 			w.mu.Lock()
 			records, known := w.zone[name]
+			f := w.answers[name]
 			w.mu.Unlock()
+			if f != nil {
+				answer.Answer = f()
+				_ = rw.WriteMsg(answer)
+				return
+			}
 			if !known {
 				answer.Rcode = dns.RcodeNameError
 			}
@@ -264,6 +287,15 @@ func (w *World) serveTLS(tb testing.TB) {
 			handler.ServeHTTP(rw, r)
 		}),
 		TLSConfig: &tls.Config{
+			GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				if config := w.configs[h.ServerName]; config != nil {
+					w.sightings = append(w.sightings, Sighting{"tls", h.ServerName, strings.Join(h.SupportedProtos, ",")})
+					return config, nil
+				}
+				return nil, nil
+			},
 			GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 				w.saw("tls", h.ServerName, strings.Join(h.SupportedProtos, ","))
 				return w.Leaf(h.ServerName)
