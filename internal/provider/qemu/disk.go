@@ -41,7 +41,7 @@ func (s *session) ensureAgentDisk(ctx context.Context, want provider.Machine) er
 		if err != nil {
 			return err
 		}
-		m.Disk = &disk{Bytes: size}
+		s.setDisk(m, disk{Bytes: size})
 	}
 	for _, suffix := range []string{"base", "kernel"} {
 		if _, err := os.Stat(s.dir.path(file(provider.RoleAgent, suffix))); err != nil {
@@ -60,7 +60,7 @@ func (s *session) ensureAgentDisk(ctx context.Context, want provider.Machine) er
 	if _, err := tool(ctx, s.dir, "qemu-img", "resize", "-q", "-f", "qcow2", overlay, fmt.Sprint(want.DiskBytes)); err != nil {
 		return err
 	}
-	m.Disk.Bytes = want.DiskBytes
+	s.setDisk(m, disk{From: m.Disk.From, Bytes: want.DiskBytes})
 	return nil
 }
 
@@ -88,7 +88,7 @@ func (s *session) makeAgentDisk(ctx context.Context, want provider.Machine) erro
 		return err
 	}
 	// First what the disk is, then the disk: an overlay that is there is complete.
-	s.st.Agent.Disk = &disk{From: sourceOf(want), Bytes: size}
+	s.setDisk(&s.st.Agent, disk{From: sourceOf(want), Bytes: size})
 	if err := s.save(); err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (s *session) ensureFirewallDisk(ctx context.Context, want provider.Machine)
 			if err != nil {
 				return fmt.Errorf("looking at the firewall's log disk: %w", err)
 			}
-			s.st.Firewall.Disk = &disk{Bytes: info.Size()}
+			s.setDisk(&s.st.Firewall, disk{Bytes: info.Size()})
 		}
 		return nil
 	}
@@ -125,11 +125,19 @@ func (s *session) ensureFirewallDisk(ctx context.Context, want provider.Machine)
 	if _, err := tool(ctx, s.dir, "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-L", logLabel, tmp); err != nil {
 		return err
 	}
-	s.st.Firewall.Disk = &disk{Bytes: want.DiskBytes}
+	s.setDisk(&s.st.Firewall, disk{Bytes: want.DiskBytes})
 	if err := s.save(); err != nil {
 		return err
 	}
 	return s.dir.rename(tmp, name)
+}
+
+// setDisk notes what a machine's disk is. The other machine's goroutine may be
+// saving the state meanwhile.
+func (s *session) setDisk(m *machine, d disk) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.Disk = &d
 }
 
 func (d dir) rename(from, to string) error {
