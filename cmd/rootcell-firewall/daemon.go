@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
+	"github.com/rootcell-ai/rootcell/internal/buildinfo"
 	"github.com/rootcell-ai/rootcell/internal/firewall"
 	"github.com/rootcell-ai/rootcell/internal/policyfile"
 )
@@ -61,7 +61,7 @@ func (c serveCmd) Run(ctx context.Context, io streams) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(io.stderr, &slog.HandlerOptions{Level: level}))
-	daemon, err := firewall.New(ctx, config, version(), log)
+	daemon, err := firewall.New(ctx, config, buildinfo.Version(), log)
 	if err != nil {
 		return err
 	}
@@ -108,21 +108,4 @@ func (c rulesetCmd) Run(io streams) error {
 	}
 	_, err = fmt.Fprint(io.stdout, text)
 	return err
-}
-
-// version is what the build recorded: the release, or the commit.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" {
-			return setting.Value
-		}
-	}
-	return "devel"
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/rootcell-ai/rootcell/internal/buildinfo"
 	"github.com/rootcell-ai/rootcell/internal/firewall"
 )
 
@@ -35,7 +36,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser := kong.Must(&commands{}, kong.Name("rootcell-firewall"), kong.Description("The firewall of a rootcell."),
-		kong.Vars{"version": version(), "config": firewall.DefaultPath}, kong.UsageOnError(), kong.Writers(stdout, stderr),
+		kong.Vars{"version": buildinfo.Version(), "config": firewall.DefaultPath}, kong.UsageOnError(), kong.Writers(stdout, stderr),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(streams{stdout, stderr}))
 	command, err := parser.Parse(args)
 	code := 2

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rootcell-ai/rootcell/internal/buildinfo"
 	"github.com/rootcell-ai/rootcell/internal/guest/agentprobe"
 	"github.com/rootcell-ai/rootcell/internal/guest/agentroot"
 	"github.com/rootcell-ai/rootcell/internal/guest/connect"
@@ -49,7 +50,7 @@ func exitStatus(err error) int {
 type controlCommand struct{}
 
 func (controlCommand) Run(ctx context.Context) error {
-	c := verbs.Default(buildVersion(), firewallProbe)
+	c := verbs.Default(buildinfo.Version(), firewallProbe)
 	if code := c.Run(ctx, os.Getenv("SSH_ORIGINAL_COMMAND"), os.Stdin, os.Stdout, os.Stderr); code != 0 {
 		return status(code)
 	}
@@ -59,7 +60,7 @@ func (controlCommand) Run(ctx context.Context) error {
 type serveSSHCommand struct{}
 
 func (serveSSHCommand) Run(log *slog.Logger) error {
-	return firewallinit.ServeSSH(verbs.Default(buildVersion(), firewallProbe).Run, log)
+	return firewallinit.ServeSSH(verbs.Default(buildinfo.Version(), firewallProbe).Run, log)
 }
 
 type confineCommand struct {
@@ -127,6 +128,6 @@ func (powerButtonCommand) Run(ctx context.Context, log *slog.Logger) error {
 type versionCommand struct{}
 
 func (versionCommand) Run() error {
-	_, err := os.Stdout.WriteString(buildVersion() + "\n")
+	_, err := os.Stdout.WriteString(buildinfo.Version() + "\n")
 	return err
 }

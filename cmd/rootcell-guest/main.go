@@ -12,16 +12,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/rootcell-ai/rootcell/internal/guest/boot"
 )
-
-// version is set by the linker; without it the build's own record is used.
-var version string
 
 func main() {
 	if os.Getpid() == 1 {
@@ -45,14 +41,4 @@ func main() {
 		fmt.Fprintf(os.Stderr, "rootcell-guest: %v\n", err)
 		os.Exit(exitStatus(err))
 	}
-}
-
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "unknown"
 }

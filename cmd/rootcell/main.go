@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/rootcell-ai/rootcell/internal/buildinfo"
 	"github.com/rootcell-ai/rootcell/internal/cli"
 	"github.com/rootcell-ai/rootcell/internal/provider"
 	"github.com/rootcell-ai/rootcell/internal/provider/qemu"
@@ -47,7 +48,7 @@ func options() cli.Options {
 	}
 	return cli.Options{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Environ: os.Environ(), WorkDir: dir, Executable: executable, Version: cli.Version(),
+		Environ: os.Environ(), WorkDir: dir, Executable: executable, Version: buildinfo.Version(),
 		Providers: providers,
 	}
 }
