@@ -32,6 +32,7 @@ func dnsList(n int) string {
 
 var (
 	dnsRate = regexp.MustCompile(`Queries per second:\s+([0-9.]+)`)
+	dnsDone = regexp.MustCompile(`Queries completed:\s+(\d+)`)
 	dnsLost = regexp.MustCompile(`Queries lost:\s+(\d+)`)
 )
 
@@ -39,7 +40,7 @@ func (b *bench) dns(t *testing.T) Section {
 	section := Section{
 		Title:   "DNS",
 		About:   fmt.Sprintf("dnsperf, 8 clients: 20 names kept, %d names that are not, 20 names that are not allowed.", onceNames),
-		Columns: []string{"cached/s", "uncached/s", "denied/s"},
+		Columns: []string{"cached/s", "CPU us", "uncached/s", "CPU us", "denied/s", "CPU us"},
 	}
 	if !have("dnsperf") || !have(dnsmasq) {
 		section.Figures = []Figure{Missing(Figure{Name: "against dnsmasq", Bar: 1}, "dnsperf or dnsmasq is not installed (checks/packages.sh bench)")}
@@ -47,7 +48,7 @@ func (b *bench) dns(t *testing.T) Section {
 	}
 	conf := b.write(t, "dnsmasq.conf", fmt.Sprintf("no-daemon\nno-resolv\nno-hosts\nuser=root\nbind-interfaces\nlisten-address=%s\ncache-size=10000\n"+
 		"dns-forward-max=1000\nserver=%s\nlocal=/denied.test/\n", netlab.PeerAddr, netlab.PeerInternetAddr))
-	b.start(t, b.peer, dnsmasq, "--conf-file="+conf)
+	peer := &candidate{name: dnsmasq, pid: b.start(t, b.peer, dnsmasq, "--conf-file="+conf)}
 	b.daemon.WritePolicy(t, dnsList(onceNames), "*.bench.test\n", b.candidate(ours).origin()+"\n")
 	b.daemon.Ctl(t, nil, "reload")
 
@@ -60,20 +61,24 @@ func (b *bench) dns(t *testing.T) Section {
 	netlab.Await(t, 10*time.Second, "dnsmasq", func() bool {
 		return b.lab.Agent.Command(t.Context(), "dnsperf", "-s", netlab.PeerAddr, "-d", b.path("cached.txt"), "-n", "1", "-t", "1").Run() == nil
 	})
-	rates := map[string]map[string][]float64{}
+	rates, cpu := map[string]map[string][]float64{}, map[string]map[string][]float64{}
 	for kind := range queries {
-		rates[kind] = map[string][]float64{}
+		rates[kind], cpu[kind] = map[string][]float64{}, map[string][]float64{}
 	}
 	for range b.rounds {
 		for _, kind := range []string{"uncached", "cached", "denied"} {
-			for _, server := range []string{dnsmasq, ours} {
+			for _, c := range []*candidate{peer, b.candidate(ours)} {
+				server := c.name
 				args := []string{"-s", servers[server], "-d", b.path(kind + ".txt"), "-c", "8", "-q", "64", "-t", "3"}
 				if kind == "uncached" {
 					args = append(args, "-n", "1")
 				} else {
 					args = append(args, "-l", fmt.Sprint(int(b.slice.Seconds())))
 				}
+				before := c.cpu(t)
 				out := b.agent(t, "dnsperf", args...)
+				used := c.cpu(t) - before
+				cpu[kind][server] = append(cpu[kind][server], float64(used.Microseconds())/number(t, dnsDone, out, 1))
 				if lost := number(t, dnsLost, out, 1); lost > 0.01*onceNames {
 					t.Errorf("%s lost %v queries (%s)", server, lost, kind)
 				}
@@ -90,7 +95,11 @@ func (b *bench) dns(t *testing.T) Section {
 		})
 	}
 	for _, server := range []string{dnsmasq, ours} {
-		section.Rows = append(section.Rows, []string{server, Number(Median(rates["cached"][server])), Number(Median(rates["uncached"][server])), Number(Median(rates["denied"][server]))})
+		row := []string{server}
+		for _, kind := range []string{"cached", "uncached", "denied"} {
+			row = append(row, Number(Median(rates[kind][server])), Number(Median(cpu[kind][server])))
+		}
+		section.Rows = append(section.Rows, row)
 	}
 	return section
 }

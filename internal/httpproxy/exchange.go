@@ -91,6 +91,7 @@ func (x *exchange) run(ctx context.Context) (more bool) {
 	s.current = x
 	s.mu.Unlock()
 	defer func() {
+		s.settleReader()
 		s.mu.Lock()
 		s.current = nil
 		s.mu.Unlock()
@@ -180,7 +181,7 @@ func (x *exchange) converse(up *upstreamConn) (res *http1.Response, heard bool, 
 	}
 	x.sent.Add(int64(len(x.req.Raw)))
 	// A handshake's tunnel reads the client itself.
-	if !s.running && x.req.WebSocket == "" && (s.br.Buffered() == 0 || x.req.Framing != http1.NoBody) {
+	if !s.running && s.watch == nil && x.req.WebSocket == "" && (s.br.Buffered() == 0 || x.req.Framing != http1.NoBody) {
 		s.startReader(x)
 	}
 	continued := false

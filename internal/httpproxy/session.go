@@ -23,7 +23,7 @@ import (
 //
 // The client's side is read by one goroutine at a time: the session's own while a
 // head is read, and the reader's of the exchange while a body is passed on or
-// the answer is awaited. The reader ends with the first byte of the next request,
+// the answer keeps being awaited. The reader ends with the first byte of the next request,
 // or with the end of the connection, which ends an exchange under way.
 type session struct {
 	*conn
@@ -32,8 +32,9 @@ type session struct {
 	br     *bufio.Reader
 	up     *upstreamConn // kept for the next request of this client
 
-	reading chan error // the result of the reader, when one runs
-	running bool       // a reader runs
+	reading chan error  // the result of the reader, when one runs
+	running bool        // a reader runs
+	watch   *time.Timer // starts a reader for a request without a body; nil: none is due
 	half    atomic.Bool
 
 	mu      sync.Mutex
@@ -188,35 +189,54 @@ func (s *session) view(req *http1.Request) *http.Request {
 	}
 }
 
+// watchDelay is how long an answer may take before anybody looks whether its
+// client still waits. Most answers come sooner, and then no goroutine is started for them.
+const watchDelay = 20 * time.Millisecond
+
 // startReader passes the request's body on, if it has one, and then waits for
-// what the client does next.
+// what the client does next. Without a body it begins with that after watchDelay.
 func (s *session) startReader(x *exchange) {
+	if x.req.Framing == http1.NoBody {
+		s.watch = time.AfterFunc(watchDelay, func() { s.read(nil) })
+		return
+	}
 	s.running = true
-	go func() {
-		defer func() {
-			if v := recover(); v != nil {
-				s.srv.log.Error("reading from a client broke down", "conn", s.id, "panic", v)
-				_ = s.raw.Close()
-				s.reading <- errors.New("reader broke down")
-			}
-		}()
-		if x.req.Framing != http1.NoBody {
-			s.in.inBody = true
-			err := x.sendBody(s.br)
-			s.in.inBody = false
-			_ = s.raw.SetReadDeadline(time.Time{})
-			x.bodyDone <- err
-			if err != nil {
-				s.reading <- err
-				return
-			}
+	go s.read(x)
+}
+
+// settleReader finds out, at the end of an exchange, whether its reader was ever started.
+func (s *session) settleReader() {
+	if s.watch != nil {
+		s.running = !s.watch.Stop()
+		s.watch = nil
+	}
+}
+
+// read is the reader. x is the exchange whose body is to be passed on, nil for none.
+func (s *session) read(x *exchange) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.srv.log.Error("reading from a client broke down", "conn", s.id, "panic", v)
+			_ = s.raw.Close()
+			s.reading <- errors.New("reader broke down")
 		}
-		_, err := s.br.Peek(1)
-		if err != nil {
-			s.clientLeft(err)
-		}
-		s.reading <- err
 	}()
+	if x != nil {
+		s.in.inBody = true
+		err := x.sendBody(s.br)
+		s.in.inBody = false
+		_ = s.raw.SetReadDeadline(time.Time{})
+		x.bodyDone <- err
+		if err != nil {
+			s.reading <- err
+			return
+		}
+	}
+	_, err := s.br.Peek(1)
+	if err != nil {
+		s.clientLeft(err)
+	}
+	s.reading <- err
 }
 
 // clientLeft decides what the end of the client's side means for an exchange that is under
