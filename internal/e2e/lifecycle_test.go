@@ -145,7 +145,7 @@ func TestPolicyLifecycle(t *testing.T) {
 	})
 	t.Run("H4 there is no mode but enforcing", func(t *testing.T) {
 		// A word behind a host is a regex, which no request matches; what is not a line of the language is refused.
-		for line, refused := range map[string]bool{"no.test.example audit\n": false, "no.test.example mode=warn\n": false, "audit: no.test.example\n": true, "ok.test.example get /\n": false} {
+		for line, refused := range map[string]bool{"no.test.example audit\n": false, "no.test.example mode=warn\n": true, "audit: no.test.example\n": true, "ok.test.example get /\n": false} {
 			c.daemon.WritePolicy(t, dnsList, line, sshList)
 			if refused {
 				c.daemon.CtlRefused(t, "reload")
