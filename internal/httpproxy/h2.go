@@ -132,12 +132,20 @@ func (s *stream) deny(r *http.Request, denial *deny.Error, last bool) {
 		n, _ := s.w.Write(body)
 		s.out.down = int64(n)
 	}
-	if r.ContentLength != 0 {
-		_ = http.NewResponseController(s.w).SetReadDeadline(time.Now().Add(resetDelay))
-		if _, err := io.CopyN(io.Discard, r.Body, streamBufferLen); !errors.Is(err, io.EOF) {
-			s.delayReset(r.Context())
-		}
+	if r.ContentLength != 0 && !s.bodyEnds(r) {
+		s.delayReset(r.Context())
 	}
+}
+
+// bodyEnds reads a little of a body that nobody wants and reports whether that was all of it. A client that holds its body
+// back must not be told to go on with it, as the first read would do.
+func (s *stream) bodyEnds(r *http.Request) bool {
+	if awaitsContinue(r) {
+		return false
+	}
+	_ = http.NewResponseController(s.w).SetReadDeadline(time.Now().Add(resetDelay))
+	_, err := io.CopyN(io.Discard, r.Body, streamBufferLen)
+	return errors.Is(err, io.EOF)
 }
 
 // resetDelay is how far behind an answer the RST_STREAM stays that tells the client to
