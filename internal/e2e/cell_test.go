@@ -102,7 +102,7 @@ func (c *cell) mark(t *testing.T) {
 // denied waits for a denial with one of the reasons in the audit log since mark.
 func (c *cell) denied(t *testing.T, reasons ...string) {
 	t.Helper()
-	netlab.Await(t, 2*time.Second, fmt.Sprintf("a denial with a reason of %q", reasons), func() bool {
+	netlab.Await(t, 5*time.Second, fmt.Sprintf("a denial with a reason of %q", reasons), func() bool {
 		for _, e := range c.daemon.AuditLog(t)[c.seen:] {
 			for _, reason := range reasons {
 				if e["verdict"] == "deny" && e["reason"] == reason {
@@ -185,7 +185,8 @@ func (c *cell) tls(t *testing.T, sni string, protos ...string) *tls.Conn {
 	return conn
 }
 
-// exchange sends bytes as they are and reads what comes until the peer closes or falls silent for a second.
+// exchange sends bytes as they are and reads what comes until the peer closes or falls silent: for a second, or half
+// of one once it has answered.
 func exchange(t *testing.T, conn net.Conn, request string) string {
 	t.Helper()
 	if _, err := io.WriteString(conn, request); err != nil {
@@ -193,8 +194,8 @@ func exchange(t *testing.T, conn net.Conn, request string) string {
 	}
 	var answer strings.Builder
 	buffer := make([]byte, 64<<10)
-	for {
-		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+	for patience := time.Second; ; patience = time.Second / 2 {
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
 		n, err := conn.Read(buffer)
 		answer.Write(buffer[:n])
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 )
 
 func TestConnect(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{})
 	request := func(target string) string {
 		return "CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n\r\n"
@@ -147,6 +148,7 @@ func TestConnect(t *testing.T) {
 
 // TestPushRules pins how a rule lets an agent read a repository and not write to it.
 func TestPushRules(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{DNS: "ok.test.example\n", SSH: "\n", HTTPS: "ok.test.example (GET /org/repo[.]git/info/refs[?]service=git-upload-pack|POST /org/repo[.]git/git-upload-pack)$\n"})
 	for path, want := range map[string]string{
 		"/org/repo.git/info/refs?service=git-upload-pack":  "200",

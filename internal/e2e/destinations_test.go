@@ -27,6 +27,7 @@ func record(t *testing.T, text string) dns.RR {
 }
 
 func TestDestinations(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{
 		DNS: dnsList + "special.test.example\n", HTTPS: httpsList + "*.special.test.example\n", SSH: sshList + "*.special.test.example\n",
 		Env: []string{"HTTPS_PROXY=http://" + netlab.InternetAddr + ":8443", "https_proxy=http://" + netlab.InternetAddr + ":8443", "ALL_PROXY=socks5://" + netlab.InternetAddr + ":2222"},

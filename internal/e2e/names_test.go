@@ -20,6 +20,7 @@ import (
 )
 
 func TestNamesAgree(t *testing.T) {
+	t.Parallel()
 	c := newCell(t, netlab.Options{})
 	run := func(id string, attack, oracle func(t *testing.T)) {
 		t.Run(id, func(t *testing.T) {
@@ -265,6 +266,7 @@ func TestNamesAgree(t *testing.T) {
 }
 
 func TestUpstreamCertificates(t *testing.T) {
+	t.Parallel()
 	const domain = ".cert.test.example"
 	c := newCell(t, netlab.Options{DNS: "cert.test.example\n", HTTPS: "*.cert.test.example\n", SSH: "\n"})
 	leaf := func(name string) *x509.Certificate {
