@@ -112,15 +112,21 @@ func TestFigures(t *testing.T) {
 // machine describes what the bench runs on.
 func machine() string {
 	model := runtime.GOARCH
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(text)) {
-			if rest, ok := strings.CutPrefix(line, "model name"); ok {
-				model = strings.Trim(rest, " \t:\n")
-				break
-			}
+	for line := range strings.Lines(readAll("/proc/cpuinfo")) {
+		if rest, ok := strings.CutPrefix(line, "model name"); ok {
+			model = strings.Trim(rest, " \t:\n")
+			break
 		}
 	}
-	return fmt.Sprintf("Machine: %d cores (%s), shared by clients, candidates and servers; %s.", runtime.NumCPU(), model, runtime.Version())
+	load, _, _ := strings.Cut(readAll("/proc/loadavg"), " ")
+	return fmt.Sprintf("Machine: %d cores (%s), shared by clients, candidates and servers; load average %s before the run; %s.",
+		runtime.NumCPU(), model, load, runtime.Version())
+}
+
+// readAll is a file's text, empty where it cannot be read.
+func readAll(path string) string {
+	text, _ := os.ReadFile(path)
+	return string(text)
 }
 
 // versus is a figure that compares two candidates, skipped where the other one is missing.

@@ -19,14 +19,14 @@ import (
 )
 
 // dialTLS connects from the agent. Certificates are not verified: the same for every candidate, and not what is measured. The
-// one group offered is one that all of them know; with ML-KEM as well, ours and the relay would do more than the others.
+// groups offered are those that all of them know; with ML-KEM as well, ours and the relay would do more than the others.
 func (b *bench) dialTLS(c *candidate, host, addr string) (*tls.Conn, error) {
 	raw, err := b.lab.Agent.Dial(context.Background(), "tcp", addr+":443")
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", c.name, err)
 	}
 	conn := tls.Client(raw, &tls.Config{ServerName: host, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"},
-		CurvePreferences: []tls.CurveID{tls.X25519}})
+		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256}})
 	_ = raw.SetDeadline(time.Now().Add(time.Minute))
 	if err := conn.Handshake(); err != nil {
 		_ = raw.Close()

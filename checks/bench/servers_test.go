@@ -61,6 +61,7 @@ http {
 %[2]s    server_name _;
     ssl_certificate %[1]s/leaf.pem;
     ssl_certificate_key %[1]s/leaf.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
     root %[3]s;
   }
 }
