@@ -61,7 +61,7 @@ func TestSmuggling(t *testing.T) {
 		"B15 a method that is no token":  "GE(T /a HTTP/1.1\r\n" + okHost + "\r\n",
 		"B15 a tab after the method":     "GET\t/a HTTP/1.1\r\n" + okHost + "\r\n",
 		"B15 TRACE":                      "TRACE /a HTTP/1.1\r\n" + okHost + "\r\n",
-		"B17 HTTP/0.9":                   "GET /a\r\n",
+		"B17 HTTP/0.9":                   "GET /a\r\n\r\n",
 		"B17 HTTP/1.0 without Host":      "GET /a HTTP/1.0\r\n\r\n",
 		"B17 HTTP/1.1 without Host":      "GET /a HTTP/1.1\r\n\r\n",
 		"B17 HTTP/1.2":                   "GET /a HTTP/1.2\r\n" + okHost + "\r\n",
