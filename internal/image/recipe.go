@@ -9,7 +9,7 @@ import (
 
 // recipeVersion changes when the builder makes something else of the same
 // packages and files.
-const recipeVersion = "1"
+const recipeVersion = "2"
 
 // rootFiles are the files that every agent's root has besides its packages.
 //

@@ -85,8 +85,11 @@ func (o Options) bootstrap(ctx context.Context, tarball string) error {
 	// would build an initramfs that nothing uses.
 	kernel := `chroot "$1" sh -c 'set -e; cd /var/tmp; apt-get -q download "$(apt-cache depends ` + kernelPackage(o.Arch) +
 		` | sed -n "s/^ *Depends: \(linux-image-[^ ]*\)$/\1/p" | head -n 1)"; dpkg-deb -x linux-image-*.deb /var/tmp/kernel; rm linux-image-*.deb'`
+	// Modules are below lib in bookworm's packages; in trixie's they are below usr/lib and compressed, which the loader in
+	// the initramfs would have to undo at every boot.
 	move := `mv "$1"/var/tmp/kernel/boot/vmlinuz-* "$1"/boot/vmlinuz && mkdir -p "$1"/usr/lib/modules && ` +
-		`mv "$1"/var/tmp/kernel/*lib/modules/* "$1"/usr/lib/modules/ && rm -r "$1"/var/tmp/kernel && ` +
+		`find "$1"/var/tmp/kernel -path "*/lib/modules/*" -prune -exec mv -t "$1"/usr/lib/modules/ "{}" + && rm -r "$1"/var/tmp/kernel && ` +
+		`chroot "$1" find /usr/lib/modules -name "*.ko.xz" -exec unxz "{}" + && ` +
 		`for m in "$1"/usr/lib/modules/*; do chroot "$1" depmod "$(basename "$m")"; done`
 	args := []string{
 		"--variant=minbase", "--format=tar", "--architectures=" + o.Arch, "--include=" + strings.Join(agentPackages, ","),
