@@ -31,13 +31,13 @@ func put(t *testing.T, dir string, files map[string]string) {
 
 func TestModuleOrder(t *testing.T) {
 	deps, err := parseModulesDep("kernel/a/virtio_net.ko: kernel/a/net_failover.ko kernel/a/virtio.ko\n" +
-		"kernel/a/net_failover.ko: kernel/a/failover.ko\nkernel/a/failover.ko:\nkernel/a/virtio.ko:\nkernel/b/virtio-rng.ko.xz: kernel/a/virtio.ko\n")
+		"kernel/a/net_failover.ko: kernel/a/failover.ko\nkernel/a/failover.ko:\nkernel/a/virtio.ko:\nkernel/b/virtio-rng.ko: kernel/a/virtio.ko\n")
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := deps.order([]string{"virtio_rng", "built_in", "virtio_net"})
 	want := []string{
-		"kernel/a/virtio.ko", "kernel/b/virtio-rng.ko.xz", "kernel/a/failover.ko", "kernel/a/net_failover.ko", "kernel/a/virtio_net.ko",
+		"kernel/a/virtio.ko", "kernel/b/virtio-rng.ko", "kernel/a/failover.ko", "kernel/a/net_failover.ko", "kernel/a/virtio_net.ko",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -46,6 +46,46 @@ func TestModuleOrder(t *testing.T) {
 		if _, err := parseModulesDep(bad); err == nil {
 			t.Errorf("parseModulesDep(%q) accepted", bad)
 		}
+	}
+}
+
+// Debian 13's kernel has some of the drivers built in; its package has the others compressed.
+func TestTakeModulesRefuses(t *testing.T) {
+	const dep = "kernel/virtio_blk.ko:\nkernel/virtio_net.ko:\nkernel/qemu_fw_cfg.ko:\nkernel/nf_tables.ko:\nkernel/nft_ct.ko: kernel/nf_tables.ko\n"
+	const builtin = "kernel/virtio_pci.ko\nkernel/ext4.ko\n"
+	tests := map[string]struct{ dep, builtin, problem string }{
+		"files and built-in drivers": {dep, builtin, ""},
+		"compressed modules":         {strings.ReplaceAll(dep, ".ko", ".ko.xz"), builtin, "compressed"},
+		"one compressed module":      {dep + "kernel/button.ko.zst:\n", builtin, "compressed"},
+		"no disk driver":             {strings.Replace(dep, "virtio_blk", "virtio_scsi", 1), builtin, `"virtio_blk"`},
+		"no file system":             {dep, "kernel/virtio_pci.ko\n", `"ext4"`},
+		"no module at all":           {"", builtin, "virtio_blk"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			tree, target := t.TempDir(), t.TempDir()
+			const dir = "usr/lib/modules/6.12.0-cloud-amd64/"
+			files := map[string]string{dir + "modules.dep": test.dep, dir + "modules.builtin": test.builtin}
+			for line := range strings.Lines(test.dep) {
+				module, _, _ := strings.Cut(line, ":")
+				files[dir+module] = "module"
+			}
+			put(t, tree, files)
+			err := takeModules(tree, target)
+			if test.problem != "" {
+				if err == nil || !strings.Contains(err.Error(), test.problem) {
+					t.Fatalf("error %v, want one about %q", err, test.problem)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := os.ReadFile(filepath.Join(target, "firewall.load"))
+			if err != nil || !strings.Contains(string(list), "/lib/modules/nf_tables.ko\n/lib/modules/nft_ct.ko\n") {
+				t.Errorf("list %q, %v", list, err)
+			}
+		})
 	}
 }
 

@@ -82,9 +82,11 @@ func sources(suite string) string {
 func kernelPackage(arch string) string { return "linux-image-cloud-" + arch }
 
 // Kernel modules that the two initramfs load, before their dependencies are
-// added. Names that a kernel has built in are passed over.
+// added. Names that a kernel has built in are passed over; it must have the
+// required ones in either way.
 var (
 	commonModules   = strings.Fields("virtio_pci virtio_mmio virtio_blk virtio_net virtio_rng virtio_balloon qemu_fw_cfg ext4 evdev button")
+	requiredModules = strings.Fields("virtio_pci virtio_blk virtio_net qemu_fw_cfg ext4 nf_tables nft_ct")
 	firewallModules = strings.Fields("nf_tables nft_ct nft_chain_nat nft_nat nft_redir nft_reject_inet nft_limit nft_log nft_counter nft_objref nf_log_syslog nft_fib_inet")
 )
 

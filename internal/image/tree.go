@@ -131,6 +131,13 @@ func takeModules(tree, target string) error {
 	if err != nil {
 		return err
 	}
+	builtin, err := os.ReadFile(filepath.Join(filepath.Dir(found[0]), "modules.builtin"))
+	if err != nil {
+		return err
+	}
+	if err := deps.check(string(builtin)); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
 	}
@@ -171,6 +178,29 @@ func parseModulesDep(text string) (moduleDeps, error) {
 		deps[module] = strings.Fields(needs)
 	}
 	return deps, nil
+}
+
+// check refuses a kernel that could not come up with what the initramfs bring:
+// without the drivers of its disk or its configuration a guest switches itself
+// off before anything answers (TestTakeModulesRefuses). builtin is the kernel's
+// list of what needs no file.
+func (d moduleDeps) check(builtin string) error {
+	known := map[string]bool{}
+	for line := range strings.Lines(builtin) {
+		known[moduleName(strings.TrimSpace(line))] = true
+	}
+	for module := range d {
+		if !strings.HasSuffix(module, ".ko") {
+			return fmt.Errorf("taking the module %q: it is compressed, and the initramfs loads plain ones only", module)
+		}
+		known[moduleName(module)] = true
+	}
+	for _, name := range requiredModules {
+		if !known[name] {
+			return fmt.Errorf("looking for the module %q: the kernel has it neither as a file nor built in", name)
+		}
+	}
+	return nil
 }
 
 // order returns the paths of the named modules and of all they depend on, each
