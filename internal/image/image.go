@@ -155,7 +155,7 @@ func Build(ctx context.Context, o Options) (Set, error) {
 // the mirror has today: a cached root stays until it is pruned.
 func (o Options) rootKey() (string, error) {
 	h := sha256.New()
-	fmt.Fprintln(h, "root", recipeVersion, o.Suite, o.Arch, agentPackages, excludes, maskedUnits, lazyUnits, sources(o.Suite),
+	fmt.Fprintln(h, "root", recipeVersion, o.Suite, o.Arch, agentPackages, excludes, maskedUnits, lazyUnits, sources(o.Suite), gitConfig(o.Suite),
 		commonModules, firewallModules, commonPrograms, firewallPrograms)
 	err := eachRootFile(func(name string, text []byte) error {
 		fmt.Fprintln(h, name, len(text))

@@ -88,6 +88,11 @@ func configureTree(tree, suite string) error {
 	if err := place("etc/apt/sources.list.d/debian.sources", []byte(sources(suite))); err != nil {
 		return err
 	}
+	if text := gitConfig(suite); text != "" {
+		if err := place("etc/gitconfig", []byte(text)); err != nil {
+			return err
+		}
+	}
 	if err := place("etc/fstab", nil); err != nil {
 		return err
 	}
