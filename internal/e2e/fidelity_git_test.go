@@ -202,7 +202,7 @@ func TestFidelitySSH(t *testing.T) {
 		}
 	})
 	t.Run("git clone, push and fetch", func(t *testing.T) {
-		l.gitRoundTrip(t, "ssh://"+host+filepath.Join(projects, "repo.git"), filepath.Join(projects, "repo.git"), head,
+		l.gitRoundTrip(t, "ssh://"+host+filepath.Join(projects, "repo.git"), filepath.Join(projects, "repo.git"), head, pushSize(t, "SSH"),
 			"-c", "core.sshCommand=ssh -F "+config)
 	})
 }
