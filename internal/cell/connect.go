@@ -33,6 +33,7 @@ const maxAnswer = 16 << 20
 // once asked for, one through it to the agent.
 type link struct {
 	cell     *Cell
+	provider provider.Provider
 	keys     keys
 	agentIP  netip.Addr
 	user     string
@@ -60,7 +61,7 @@ func (c *Cell) connect(ctx context.Context, p provider.Provider, s State, user s
 		return nil, fmt.Errorf("connecting to the firewall of instance %q: %w; %s says how it is", c.Name, err, c.Hint("status"))
 	}
 	c.Logger.Debug("connected to the firewall", "took", time.Since(begun))
-	return &link{cell: c, keys: ks, agentIP: s.AgentIP, user: user, firewall: client}, nil
+	return &link{cell: c, provider: p, keys: ks, agentIP: s.AgentIP, user: user, firewall: client}, nil
 }
 
 // Close ends the connections.
@@ -96,6 +97,9 @@ func (l *link) enter(ctx context.Context) error {
 		if errors.Is(err, sshx.ErrHostKey) || l.firewall.Err() != nil {
 			return l.cell.agentError(err)
 		}
+		if ended := l.agentEnded(ctx); ended != nil {
+			return ended
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -104,6 +108,17 @@ func (l *link) enter(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
+}
+
+// agentEnded says that nobody will answer because the agent's machine is not
+// running, and nil when it is or nothing is known.
+func (l *link) agentEnded(ctx context.Context) error {
+	status, err := l.provider.Status(ctx, l.cell.id())
+	if err != nil || status.Agent.State == provider.StateRunning {
+		return nil
+	}
+	return fmt.Errorf("the agent of instance %q is %s (%s); %s starts it again, %s with a fresh disk",
+		l.cell.Name, status.Agent.State, status.Agent.Detail, l.cell.Hint("up"), l.cell.Hint("reset"))
 }
 
 func (c *Cell) agentError(err error) error {
