@@ -65,6 +65,7 @@ func parts() []part {
 		{"policy", (*bench).decisions},
 		{"start", (*bench).starts}, // last: it restarts the firewall
 		{"cell", (*bench).cellFigures},
+		{"faults", (*bench).faults},
 	}
 }
 

@@ -114,7 +114,7 @@ func (b *bench) cellFigures(t *testing.T) Section {
 		return string(out), time.Since(began).Seconds()
 	}
 	defer func() {
-		_, _ = rootcell("remove", "--yes")
+		_, _ = rootcell("remove")
 	}()
 	began := time.Now()
 	rootcell("up")
