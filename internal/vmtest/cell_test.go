@@ -136,6 +136,24 @@ func TestCell(t *testing.T) {
 	})
 	step("root in the agent cannot get round the firewall", func(t *testing.T) { escape(t, h) })
 	step("apt through the firewall", func(t *testing.T) { apt(t, h) })
+	step("A22 the CA's key is nowhere in the agent", func(t *testing.T) {
+		key, err := os.ReadFile(filepath.Join(instance, "pki", "ca.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret := strings.Split(string(key), "\n")[1] // the first line of the key itself
+		const places = "/etc /root /home /run /tmp /var/lib/rootcell /var/log /usr/local /opt /srv /sys/firmware/qemu_fw_cfg /proc/cmdline /proc/self/environ"
+		facts := h.facts(t, map[string]string{
+			"key":  "grep -rlsaF -e '" + secret + "' " + places,
+			"cert": "grep -rlsaF -e \"$(sed -n 2p /usr/local/share/ca-certificates/rootcell.crt)\" " + places + " | grep -c .",
+		})
+		if facts["key"] != "" {
+			t.Errorf("the key was found in %s", facts["key"])
+		}
+		if facts["cert"] == "0" || facts["cert"] == "" {
+			t.Error("the search does not even find the certificate")
+		}
+	})
 	step("verify", func(t *testing.T) {
 		h.world.Forget()
 		r := h.rootcell(t, "verify")
