@@ -94,18 +94,20 @@ type wire struct {
 
 func (l link) open() (*wire, error) {
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // network byte order
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, all)
+	// Without a protocol the socket receives nothing (packet(7)) until it is bound: a forged frame of another probe that
+	// it caught before it ignores those would be taken for a third machine's.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening a raw socket: %w", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.index}); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("binding a raw socket: %w", err)
 	}
 	// What other probes send, under forged addresses too, is not an answer.
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("setting up a raw socket: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.index}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("binding a raw socket: %w", err)
 	}
 	return &wire{file: os.NewFile(uintptr(fd), "link"), l: l}, nil
 }
